@@ -68,7 +68,11 @@ fn token(group: &mut BenchmarkGroup<'_, WallTime>, algorithm: &str, private: &st
     }];
     let verifier = Verifier::new(&config.auth, 2_048).expect("a key");
     group.bench_function(algorithm, |b| {
-        b.iter(|| verifier.session(black_box(&token), now).expect("valid"));
+        b.iter(|| {
+            verifier
+                .session(black_box(&token), None, now)
+                .expect("valid")
+        });
     });
 }
 

@@ -2,6 +2,7 @@
 //! lost, doubled or reordered in silence.
 
 pub mod api;
+pub mod apps;
 pub mod auth;
 pub mod authorizer;
 pub mod broker;

@@ -237,7 +237,7 @@ fn held(claims: impl Fn(usize) -> Value) -> i64 {
     let mut identities: Vec<Claims> = Vec::with_capacity(IDENTITIES);
     let taken = allocation_counter::measure(|| {
         for token in &tokens {
-            let claims = verifier.session(token, std::time::SystemTime::now());
+            let claims = verifier.session(token, None, std::time::SystemTime::now());
             identities.push(claims.expect("a good token"));
         }
     });

@@ -6,11 +6,13 @@
 //! away ([`Admitted::audit_if_possible`]): a node must be able to leave.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::about::About;
 use super::auth::{Admitted, asks};
 use super::body::Wanted;
 use super::error::ApiError;
@@ -23,7 +25,7 @@ use crate::broker::audit::{AuditEntry, Audited, PAGE_MAX, TARGET_BYTES_MAX, cut}
 use crate::config::api_clients::ClientApp;
 use crate::tasks;
 use crate::telemetry::labels::ApiRefusal;
-use fanfare_protocol::error::WireError;
+use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::ids::Position;
 
 /// About what an entry takes in an answer beside its target.
@@ -33,13 +35,15 @@ impl<A> Admitted<A> {
     /// Writes down what is about to be done: the name of the call in the document, and with what.
     ///
     /// # Errors
-    /// `unavailable` where it could not be written: nothing may be done then.
+    /// `unavailable` where it could not be written, and `rate_limited` where the client asks for too
+    /// much: nothing may be done then.
     pub(super) async fn audit(
         &self,
         operation: &'static str,
-        target: &str,
+        about: About,
     ) -> Result<(), ApiError> {
-        self.write(operation, target).await.map_err(|error| {
+        self.pay()?;
+        self.write(operation, &about.text()).await.map_err(|error| {
             let refused = &self.state.metrics.api.refused;
             refused.of(ApiRefusal::Audit).add(1);
             let why = error.told();
@@ -54,9 +58,22 @@ impl<A> Admitted<A> {
     }
 
     /// The same for what must be possible without the broker too: then the log alone has it.
-    pub(super) async fn audit_if_possible(&self, operation: &'static str, target: &str) {
+    pub(super) async fn audit_if_possible(&self, operation: &'static str, about: About) {
         // The line of the log says that it is the only one.
-        let _ = self.write(operation, target).await;
+        let _ = self.write(operation, &about.text()).await;
+    }
+
+    /// Each act costs a line of the log that is never left out, so a client has a rate of them.
+    fn pay(&self) -> Result<(), ApiError> {
+        let name = &self.caller.client.name;
+        self.state.keys.act(name, Instant::now()).map_err(|wait| {
+            let refused = &self.state.metrics.api.refused;
+            refused.of(ApiRefusal::Acts).add(1);
+            let text = format!("the API client `{name}` changes too much at once; wait and repeat");
+            let mut told = WireError::new(ErrorCode::RateLimited, text);
+            told.retry_after_ms = u64::try_from(wait.as_millis()).ok();
+            told.into()
+        })
     }
 
     async fn write(&self, operation: &'static str, target: &str) -> Result<(), BrokerError> {
@@ -154,7 +171,9 @@ pub struct AuditRow {
     pub app: String,
     /// The call: its `operationId` in the OpenAPI document.
     pub operation: String,
-    /// With whom or what.
+    /// With whom or what, and by which parameters: a JSON object as text. Of a list that is too long it
+    /// has the first values, how many they all are (`…_count`), and the SHA-256 of the whole list as JSON
+    /// without spaces (`…_sha256`).
     pub target: String,
     /// `attempted`: it is written before the act, whose outcome is not known then.
     pub result: &'static str,
@@ -181,7 +200,7 @@ impl From<Audited> for AuditRow {
 
 /// What clients of the API asked for, reads and publications apart, the newest first.
 ///
-/// About 10,000 entries are kept. An entry is written before what it tells of is done. Needs the scope
+/// 10,000 entries are kept; where there are more, the oldest of the client that has most go. An entry is written before what it tells of is done. Needs the scope
 /// `admin`.
 #[utoipa::path(
     get, path = "/v1/audit", tag = "cluster", operation_id = "get_audit",

@@ -8,7 +8,7 @@
 use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
@@ -17,7 +17,8 @@ use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 use super::state::ApiState;
-use crate::config::api_clients::ApiClient;
+use crate::broker::idempotency::Publisher;
+use crate::config::api_clients::{ApiClient, KeyHash};
 use crate::http;
 use crate::http::error::HttpError;
 use crate::lifecycle::Lifecycle;
@@ -68,7 +69,7 @@ pub(super) mod asks {
 
     asks! {
         of a topic: Publish Presence History Home Inspect Enqueue SeeUser Disconnect RevokeUser;
-        of all: ListTopics SeeQueue SeeDead RedriveDead DropDead RevokeTokens SeeNodes SeePerformance Drain SeeAudit
+        of all: ListTopics SeeQueue SeeDead RedriveDead DropDead RevokeTokens SeeNodes SeePerformance Drain SeeAudit SeeApps SetApps
     }
 }
 
@@ -77,6 +78,10 @@ pub(super) mod asks {
 pub(super) struct Caller {
     pub(super) client: Arc<ApiClient>,
     pub(super) app: App,
+    /// There is no other app.
+    is_only_app: bool,
+    /// By which its client is found again.
+    key: KeyHash,
     /// From where it calls, where that is known.
     pub(super) peer: Option<IpAddr>,
 }
@@ -86,6 +91,15 @@ impl Caller {
         Subject::Client {
             app: &self.app,
             client: &self.client,
+            is_only_app: self.is_only_app,
+        }
+    }
+
+    /// Whose its idempotency keys are.
+    pub(super) fn publisher(&self) -> Publisher<'_> {
+        Publisher::Api {
+            app: &self.app,
+            client: &self.client.name,
         }
     }
 
@@ -99,9 +113,23 @@ impl Caller {
         operation: OnTopic,
         topic: &Topic,
     ) -> Result<(), WireError> {
-        let namespace = state.config.namespace(topic);
+        let settings = state.apps.of_topic(topic);
+        let namespace = settings.namespace(topic);
         let judged = policy::may(self.subject(), operation, topic, namespace);
         judged.map_err(|denied| self.told(state, denied, topic.namespace()))
+    }
+
+    /// Whether it may do this, which is about no topic or about all.
+    ///
+    /// # Errors
+    /// What it is told.
+    pub(super) fn may_overall(
+        &self,
+        state: &ApiState,
+        operation: Overall,
+    ) -> Result<(), WireError> {
+        let judged = policy::may_overall(self.subject(), operation);
+        judged.map_err(|denied| self.told(state, denied, ""))
     }
 
     /// What it is told that may not do something, which is counted.
@@ -125,6 +153,13 @@ impl Caller {
                 );
                 (ApiRefusal::Topic, text)
             }
+            Denied::OfAllApps => {
+                let text = format!(
+                    "the API client `{name}` is of one app, and this call is about all apps: it needs \
+                     a client with app = \"*\""
+                );
+                (ApiRefusal::App, text)
+            }
             // What only sessions are told stands here for the day that a client is.
             Denied::NotOfClient
             | Denied::OfAnotherApp
@@ -137,6 +172,7 @@ impl Caller {
             }
         };
         state.metrics.api.refused.of(reason).add(1);
+        tell_refused(state, name, self.peer, &text);
         WireError::forbidden(text)
     }
 }
@@ -168,6 +204,39 @@ impl<A: AsksOfTopic> Admitted<A> {
         let topic = Topic::inbox(&self.caller.app, user);
         self.caller.may(&self.state, A::OPERATION, &topic)?;
         Ok(topic)
+    }
+}
+
+impl<A: Asks> Admitted<A> {
+    /// The same, as its client is now: every handler with a body asks this when the body has come,
+    /// because a key may have been taken out, or have ended, while it was on its way.
+    ///
+    /// # Errors
+    /// The key is no longer valid, or its client may not ask for this any more.
+    pub(super) fn again(mut self) -> Result<Self, ApiError> {
+        let state = &self.state;
+        let refused = |error: HttpError, reason: ApiRefusal| {
+            state.metrics.api.refused.of(reason).add(1);
+            ApiError(error)
+        };
+        let Some(client) = state.keys.of_hash(&self.caller.key) else {
+            let text = "this API key was valid when the request began, and is not any more";
+            let error = HttpError::new(ErrorCode::Unauthorized, text).presented();
+            return Err(refused(error, ApiRefusal::WrongKey));
+        };
+        let (apps, default) = (state.apps.all(), App::default_app());
+        let is_known = |app: &App| apps.contains_key(app);
+        let app = Some(self.caller.app.clone());
+        let judged = calls::app_of(&client, app, (&default, is_known), SystemTime::now());
+        if let Err(why) = judged {
+            let (error, reason) = not_in_app(&client, why);
+            return Err(refused(error, reason));
+        }
+        self.caller.client = client;
+        self.caller.is_only_app = apps.len() == 1;
+        let begun = A::begin(self.caller.subject());
+        begun.map_err(|denied| self.caller.told(&self.state, denied, ""))?;
+        Ok(self)
     }
 }
 
@@ -230,7 +299,7 @@ impl IntoResponse for NotAdmitted {
 fn known_caller(state: &ApiState, headers: &HeaderMap) -> Result<Caller, NotAdmitted> {
     let (error, reason) = match http::request::bearer(headers) {
         Ok(Some(key)) => match state.keys.find(key) {
-            Some(client) => return in_app(state, client, headers),
+            Some(known) => return in_app(state, known, headers),
             None => {
                 let text = "this is no valid API key";
                 let error = HttpError::new(ErrorCode::Unauthorized, text).presented();
@@ -253,21 +322,27 @@ fn known_caller(state: &ApiState, headers: &HeaderMap) -> Result<Caller, NotAdmi
 
 fn in_app(
     state: &ApiState,
-    client: Arc<ApiClient>,
+    (key, client): (KeyHash, Arc<ApiClient>),
     headers: &HeaderMap,
 ) -> Result<Caller, NotAdmitted> {
+    let (apps, default) = (state.apps.all(), App::default_app());
     let judged = named_app(headers).and_then(|named| {
-        let is_known = |app: &App| *app == state.app;
-        let judged = calls::app_of(&client, named, (&state.app, is_known), SystemTime::now());
+        let is_known = |app: &App| apps.contains_key(app);
+        let judged = calls::app_of(&client, named, (&default, is_known), SystemTime::now());
         judged.map_err(|why| not_in_app(&client, why))
     });
     match judged {
         Ok(app) => Ok(Caller {
             client,
             app,
+            is_only_app: apps.len() == 1,
+            key,
             peer: None,
         }),
-        Err((error, reason)) => Err(NotAdmitted::of(refused(state, error, reason, headers))),
+        Err((error, reason)) => {
+            tell_refused(state, &client.name, None, &error.error.message);
+            Err(NotAdmitted::of(refused(state, error, reason, headers)))
+        }
     }
 }
 
@@ -306,6 +381,20 @@ fn not_in_app(client: &ApiClient, why: Refused) -> (HttpError, ApiRefusal) {
     }
 }
 
+/// Tells the operator that a client is refused: once a minute of each.
+fn tell_refused(state: &ApiState, client: &str, peer: Option<IpAddr>, reason: &str) {
+    if state.keys.tells_refusal(client, Instant::now()) {
+        let address = peer.map_or_else(String::new, |peer| peer.to_string());
+        tracing::warn!(
+            event = "call_refused",
+            client,
+            address,
+            reason,
+            "a client of the API was refused; its other refusals of this minute are not told"
+        );
+    }
+}
+
 /// Counts a refusal, tells it in the log, and ends the connection behind it where that must be.
 fn refused(
     state: &ApiState,
@@ -331,7 +420,11 @@ fn unread(error: HttpError, headers: &HeaderMap) -> HttpError {
 
 /// Whether a request has a valid key; it is refused, or not, by whoever handles it.
 pub(super) fn has_key(state: &ApiState, headers: &HeaderMap) -> bool {
-    matches!(http::request::bearer(headers), Ok(Some(key)) if state.keys.find(key).is_some())
+    let Ok(Some(key)) = http::request::bearer(headers) else {
+        return false;
+    };
+    let found = state.keys.find(key);
+    found.is_some_and(|(_, client)| !calls::is_expired(&client, SystemTime::now()))
 }
 
 /// 503 while there is no node behind the call.

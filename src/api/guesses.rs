@@ -1,8 +1,10 @@
 //! How often an address came with a wrong key.
 //!
-//! In: the address of a peer, once for each wrong key. Out: nothing, or when it may come again. Who has a
-//! right key is never asked here, so that nobody is shut out by others behind the same address; what an
-//! address is told in between is 429 and not whether a key was near.
+//! In: the address of a peer, once for each wrong key. Out: nothing, or when it may come again, and when it
+//! is its turn to be told so. Who has a right key is never asked here, so that nobody is shut out by others
+//! behind the same address; what an address is told in between is 429 and not whether a key was near.
+//! The turns slow whoever waits for answers, and hold a connection of whoever does not; against somebody
+//! with very many connections only the length of keys helps, which production asks for.
 //!
 //! Addresses are those of sockets, as nothing else can be believed: of IPv6 the first 64 bits, which one
 //! peer has all of. Bound: [`ADDRESSES_MAX`] addresses; beyond it all others are counted as one.
@@ -16,6 +18,10 @@ use std::time::{Duration, Instant};
 pub(super) const WRONG_MAX: u32 = 20;
 /// For so long they are counted.
 pub(super) const WINDOW: Duration = Duration::from_secs(60);
+/// Beyond them an answer of an address comes so long after the one before.
+pub(super) const TURN: Duration = Duration::from_secs(1);
+/// Longest wait for a turn: within the time that a shutdown leaves to requests.
+pub(super) const TURN_MAX: Duration = Duration::from_secs(5);
 /// Addresses that are known at the same time: about half a megabyte.
 pub(super) const ADDRESSES_MAX: usize = 8_192;
 
@@ -35,14 +41,27 @@ struct Known {
 struct Count {
     since: Instant,
     wrong: u32,
+    /// When the last of its answers is given.
+    turn: Instant,
+}
+
+/// What becomes of one wrong key too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TooMany {
+    /// When those before are forgotten.
+    pub(super) forgotten_in: Duration,
+    /// When it is told.
+    pub(super) turn_in: Duration,
+    /// It is the first of this window.
+    pub(super) is_first: bool,
 }
 
 impl Guesses {
     /// This peer came with a wrong key. Peers that nobody knows are one.
     ///
     /// # Errors
-    /// It came with too many: how long until they are forgotten.
-    pub(super) fn wrong(&self, peer: Option<IpAddr>, now: Instant) -> Result<(), Duration> {
+    /// It came with too many.
+    pub(super) fn wrong(&self, peer: Option<IpAddr>, now: Instant) -> Result<(), TooMany> {
         let address = peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), neighbourhood);
         // Where a holder of the lock panicked, nothing was half done.
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,6 +94,7 @@ impl Count {
         Self {
             since: now,
             wrong: 0,
+            turn: now,
         }
     }
 
@@ -82,15 +102,20 @@ impl Count {
         now.saturating_duration_since(self.since) >= WINDOW
     }
 
-    fn add(&mut self, now: Instant) -> Result<(), Duration> {
+    fn add(&mut self, now: Instant) -> Result<(), TooMany> {
         if self.is_over(now) {
             *self = Self::begin(now);
         }
-        if self.wrong >= WRONG_MAX {
-            return Err(WINDOW - now.saturating_duration_since(self.since));
+        self.wrong = self.wrong.saturating_add(1);
+        if self.wrong <= WRONG_MAX {
+            return Ok(());
         }
-        self.wrong += 1;
-        Ok(())
+        self.turn = (self.turn.max(now) + TURN).min(now + TURN_MAX);
+        Err(TooMany {
+            forgotten_in: WINDOW - now.saturating_duration_since(self.since),
+            turn_in: self.turn - now,
+            is_first: self.wrong == WRONG_MAX + 1,
+        })
     }
 }
 
@@ -122,7 +147,15 @@ mod tests {
             assert_eq!(guesses.wrong(peer, now), Ok(()), "{n}");
         }
         let at = |s| begun + Duration::from_secs(s);
-        assert_eq!(guesses.wrong(peer, at(30)), Err(Duration::from_secs(30)));
+        let too_many = |turn_s, is_first| TooMany {
+            forgotten_in: Duration::from_secs(30),
+            turn_in: Duration::from_secs(turn_s),
+            is_first,
+        };
+        assert_eq!(guesses.wrong(peer, at(30)), Err(too_many(1, true)));
+        for turn_s in [2, 3, 4, 5, 5, 5] {
+            assert_eq!(guesses.wrong(peer, at(30)), Err(too_many(turn_s, false)));
+        }
         assert_eq!(guesses.wrong(address("192.0.2.2"), at(30)), Ok(()));
         assert_eq!(guesses.wrong(peer, at(60)), Ok(()));
     }

@@ -77,8 +77,9 @@ impl HistoryParams {
     /// # Errors
     /// A limit out of range.
     pub(super) fn query(&self, state: &ApiState, topic: Topic) -> Result<HistoryQuery, WireError> {
+        let settings = state.apps.of_topic(&topic);
         Ok(HistoryQuery {
-            retention: state.config.namespace(&topic).retention(),
+            retention: settings.namespace(&topic).retention(),
             topic,
             since: self.since,
             until: self.until,

@@ -36,6 +36,8 @@ use crate::http::media::Form;
 use crate::telemetry::labels::{ApiRefusal, Route};
 use fanfare_protocol::error::{ErrorCode, WireError};
 
+mod about;
+pub mod apps;
 mod at_most;
 pub mod audit;
 pub mod auth;
@@ -92,6 +94,8 @@ fn documented_routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(nodes::get_route))
         .routes(routes!(nodes::drain_node))
         .routes(routes!(audit::get_audit))
+        .routes(routes!(apps::list_apps))
+        .routes(routes!(apps::get_app, apps::put_app, apps::delete_app))
         // These need none.
         .merge(probe_routes())
         .routes(routes!(openapi::openapi))
@@ -182,7 +186,7 @@ impl Api {
             }
             Err(error) => ApiError(error).into_response(),
         };
-        self.count_guess(&mut response);
+        self.hold_guess(&mut response).await;
         let mut code = response.extensions_mut().remove::<ErrorCode>();
         if let Some(error) = response.extensions_mut().remove::<HttpError>() {
             code = Some(error.error.code);
@@ -217,24 +221,34 @@ impl Api {
         if is_here { route } else { Route::Other }
     }
 
-    /// An address that came with too many wrong keys is told so, in place of that this one is wrong.
-    fn count_guess(&self, response: &mut Response) {
+    /// An address that came with too many wrong keys is told so, in place of that this one is wrong, and
+    /// waits for that until it has its turn.
+    async fn hold_guess(&self, response: &mut Response) {
         if response.extensions_mut().remove::<WrongKey>().is_none() {
             return;
         }
-        let Err(wait) = self.guesses.wrong(self.peer.0, Instant::now()) else {
+        let Err(too_many) = self.guesses.wrong(self.peer.0, Instant::now()) else {
             return;
         };
+        if too_many.is_first {
+            let address = self.peer.0.map(|peer| peer.to_string());
+            tracing::warn!(
+                event = "keys_guessed",
+                address,
+                "too many wrong API keys came from this address; it waits for each further answer"
+            );
+        }
         let refused = &self.state.metrics.api.refused;
         refused.of(ApiRefusal::TooMany).add(1);
         let mut error = WireError::new(
             ErrorCode::RateLimited,
             "too many wrong API keys from this address; a right one is taken at any time",
         );
-        error.retry_after_ms = u64::try_from(wait.as_millis()).ok();
+        error.retry_after_ms = u64::try_from(too_many.forgotten_in.as_millis()).ok();
         // Nothing else is to be asked on such a connection.
         let error = HttpError::from(error).closing();
         *response = ApiError(error).into_response();
+        tokio::time::sleep(too_many.turn_in).await;
     }
 
     async fn route(&self, mut request: Request<Body>) -> Response {

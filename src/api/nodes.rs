@@ -9,6 +9,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::about::About;
 use super::auth::{Admitted, asks};
 use super::body::Wanted;
 use super::error::ApiError;
@@ -132,10 +133,11 @@ pub(super) async fn drain_node(
         let message = format!("no node `{node}` has a lease");
         return Err(WireError::new(ErrorCode::NotFound, message).into());
     }
+    let about = About::default().with("node", &node.as_str());
     match node == state.config.server.node_id {
         // It must be able to leave while Redis is away.
-        true => admitted.audit_if_possible(OPERATION, node.as_str()).await,
-        false => admitted.audit(OPERATION, node.as_str()).await?,
+        true => admitted.audit_if_possible(OPERATION, about).await,
+        false => admitted.audit(OPERATION, about).await?,
     }
     state.directory.drain(&node).await?;
     Ok(wanted.ok(&DrainAnswer {

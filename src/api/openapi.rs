@@ -22,7 +22,7 @@ use crate::http::media::{JSON, MSGPACK};
         title = "Fanfare HTTP API",
         description = "Publish, and see what is live. Served on its own listener, not the public \
                        one. Every body is JSON or MessagePack: requests say which by \
-                       `Content-Type`, answers follow `Accept`, else the request. Every error \
+                       `Content-Type` (settings of an app are JSON only), answers follow `Accept`, else the request. Every error \
                        has the body `{\"error\": {\"code\", \"message\"}}`; an unknown path is \
                        404, a wrong method 405, a body that does not arrive in time 408. Unknown \
                        fields and parameters are refused."
@@ -85,9 +85,18 @@ pub(super) async fn openapi() -> Response {
 fn speak_msgpack(document: &mut OpenApi) {
     let paths = document.paths.paths.iter_mut();
     let items = paths.filter(|(path, _)| path.starts_with("/v1/"));
-    let operations = items.flat_map(|(_, item)| [&mut item.get, &mut item.post, &mut item.delete]);
-    for operation in operations.flatten() {
-        if let Some(RefOr::T(body)) = &mut operation.request_body
+    let operations = items.flat_map(|(_, item)| {
+        let others = [&mut item.get, &mut item.post, &mut item.delete];
+        let others = others.map(|operation| (operation, true));
+        // Settings of an app are JSON only.
+        others.into_iter().chain([(&mut item.put, false)])
+    });
+    for (operation, takes_both) in operations {
+        let Some(operation) = operation else {
+            continue;
+        };
+        if takes_both
+            && let Some(RefOr::T(body)) = &mut operation.request_body
             && let Some(content) = body.content.get(JSON).cloned()
         {
             body.content.insert(MSGPACK.to_owned(), content);

@@ -17,7 +17,6 @@ use super::body_fields::{BodyFields, Known};
 use super::state::ApiState;
 use super::trace::{self, Parent};
 use crate::broker::PublishRequest;
-use crate::broker::idempotency::Publisher;
 use crate::broker::publication::Publication;
 use crate::config::Namespace;
 use crate::http::error::as_body;
@@ -193,9 +192,11 @@ pub(super) fn read(
     let kept = state.config.session.idempotency;
     let kept_ms = u64::try_from(kept.as_millis()).unwrap_or(u64::MAX);
     let key = content.idempotency_key.as_deref();
-    let idempotency = key.map(|key| (Publisher::Api(&caller.app).remembered(key), kept_ms));
+    let publisher = caller.publisher();
+    let idempotency = key.map(|key| (publisher.remembered(key), kept_ms));
     let request = |topic: Topic| {
-        let namespace = state.config.namespace(&topic);
+        let settings = state.apps.of_topic(&topic);
+        let namespace = settings.namespace(&topic);
         PublishRequest {
             publication: content.publication(namespace),
             retention: namespace.retention(),

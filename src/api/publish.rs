@@ -87,12 +87,13 @@ pub struct BatchAnswer {
     responses((status = 200, description = "At least one target was published.", body = PublishAnswer), BodyRefused, Refused)
 )]
 pub(super) async fn publish(
-    Admitted { state, caller, .. }: Admitted<asks::Publish>,
+    admitted: Admitted<asks::Publish>,
     parent: Parent,
     wanted: Wanted,
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
+    let Admitted { state, caller, .. } = admitted.again()?;
     let read = || publication::read((&state, &caller), sent.encoding, &sent.bytes, parent);
     let targets = tasks::heavy(sent.bytes.len(), read).await?;
     let results = run(&state, targets, parent).await;
@@ -114,12 +115,13 @@ pub(super) async fn publish(
     responses((status = 200, description = "At least one item was published, in part or whole.", body = BatchAnswer), BodyRefused, Refused)
 )]
 pub(super) async fn batch(
-    Admitted { state, caller, .. }: Admitted<asks::Publish>,
+    admitted: Admitted<asks::Publish>,
     parent: Parent,
     wanted: Wanted,
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
+    let Admitted { state, caller, .. } = admitted.again()?;
     let read = || read_batch((&state, &caller), &sent, parent);
     let (items, targets) = tasks::heavy(sent.bytes.len(), read).await?;
     let results = run(&state, targets, parent).await;

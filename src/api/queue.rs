@@ -18,3 +18,4 @@ pub mod redrive;
 mod selection;
 pub mod taken;
 mod walk;
+mod whose;

@@ -6,15 +6,17 @@
 //! with what to do.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::HttpBody as _;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
+use super::about::About;
 use super::auth::{Admitted, asks};
 use super::body::{Sent, Wanted};
 use super::body_fields::{BodyFields, Known};
@@ -24,16 +26,21 @@ use super::query::{Fields, NoFields};
 use super::schema::{BodyRefused, Refused};
 use super::state::{ApiState, Revoked};
 use crate::auth::ID_BYTES_MAX;
+use crate::policy::Overall;
 use crate::revocation::{ANY_TIME, TOKENS_MAX, Target};
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::ids::App;
+
+/// How far `issued_before` of all tokens may lie ahead: until then no new token is taken from anybody.
+/// Clocks of issuers differ by less.
+const ALL_AHEAD_MAX: Duration = Duration::from_secs(300);
 
 /// Which tokens of the user. This is how it is documented; it is read field by field.
 #[derive(Debug, Default, ToSchema)]
 #[schema(example = json!({"issued_before": 1_732_190_000}))]
 pub struct UserRevokeBody {
-    /// Those that were issued (`iat`) before this second, unix time; by default before the next full
-    /// second. A token without `iat` counts as issued in 1970.
+    /// Those that were issued (`iat`) before this second, unix time; by default all that may have been
+    /// so far: a second and `auth.leeway_s` from now. A token without `iat` counts as issued in 1970.
     #[schema(nullable = false, minimum = 1)]
     pub issued_before: Option<u64>,
 }
@@ -46,14 +53,17 @@ pub struct RevokeBody {
     /// Those of these names, at most 100, each of at most 128 bytes.
     #[schema(nullable = false)]
     pub jti: Option<Vec<String>>,
-    /// All of the app.
+    /// All of the app. Needs the scope `admin` besides.
     #[schema(nullable = false)]
     pub all: Option<bool>,
     /// Of these, those that were issued (`iat`) before this second, unix time. By default: with `all`
-    /// before the next full second, with `jti` whenever it was.
+    /// all that may have been so far, with `jti` whenever it was. With `all` at most 300 s from now.
     #[schema(nullable = false, minimum = 1)]
     pub issued_before: Option<u64>,
 }
+
+/// How long the sessions of a user are counted: as long as the nodes are waited for.
+const COUNTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A body, where there is one.
 pub(super) struct SentOrNothing(Option<Sent>);
@@ -89,8 +99,8 @@ pub struct RevokeAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub issued_before: Option<u64>,
-    /// Sessions that the user had on all nodes, 0 for a user that nobody knows. Those with a newer token
-    /// stay. Absent where it is not about one user, or where that could not be counted.
+    /// About how many sessions the user had on all nodes, 0 for a user that nobody knows; those of the
+    /// last seconds may be missing, and those with a newer token stay. Absent where it is not about one user, or where that could not be counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub sessions: Option<u64>,
@@ -102,7 +112,8 @@ pub struct RevokeAnswer {
 ///
 /// Tokens issued later are taken. Without a body: those that were issued so far. 200 says that every
 /// live node refuses them; 202 that it is stored, and which nodes have not said so within 2 s. They do
-/// as soon as they reach Redis, and take no token before. Safe to repeat.
+/// as soon as they reach Redis. One that does not reach it takes no token from some seconds on; one of a
+/// release without revocation goes on taking them. Safe to repeat.
 #[utoipa::path(
     post, path = "/v1/users/{user}/revoke", tag = "users", operation_id = "revoke_user",
     params(("user" = String, Path, description = "The user, percent-encoded.")),
@@ -120,22 +131,28 @@ pub(super) async fn revoke_user(
     Fields(NoFields): Fields<NoFields>,
     SentOrNothing(sent): SentOrNothing,
 ) -> Result<Response, ApiError> {
+    let admitted = admitted.again()?;
     let inbox = admitted.inbox(&user)?;
     let issued_before = match &sent {
         Some(sent) => {
             let fields = BodyFields::read(sent.encoding, &sent.bytes, USER_FIELDS)?;
-            issued_before(&admitted.state, &fields)?
+            issued_before(&fields, life_max(&admitted))?
         }
         None => None,
     };
-    admitted.audit("revoke_user", user.as_str()).await?;
+    let about = About::default().with("user", &user.as_str());
+    let about = before(about, issued_before);
+    admitted.audit("revoke_user", about).await?;
     let (state, app) = (&admitted.state, &admitted.caller.app);
-    let nodes = state.directory.occupancy(&inbox).await.ok();
-    let sessions = nodes.map(|nodes| nodes.iter().map(|node| node.sessions).sum());
     let targets = [Target::User(user.clone())];
-    let mut answer = revoke(state, app, &targets, issued_before).await?;
+    // Whoever counts sessions may be away: that keeps nobody in.
+    let counting = timeout(COUNTED_WITHIN, state.directory.occupancy(&inbox));
+    let revoking = revoke(state, app, &targets, issued_before);
+    let (answer, nodes) = tokio::join!(revoking, counting);
+    let mut answer = answer?;
+    let nodes = nodes.ok().and_then(Result::ok);
     answer.user = Some(user.to_string());
-    answer.sessions = sessions;
+    answer.sessions = nodes.map(|nodes| nodes.iter().map(|node| node.sessions).sum());
     Ok(answered(wanted, &answer))
 }
 
@@ -157,31 +174,64 @@ pub(super) async fn revoke_tokens(
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
+    let admitted = admitted.again()?;
     let fields = BodyFields::read(sent.encoding, &sent.bytes, FIELDS)?;
-    let (targets, issued_before) = targets(&admitted.state, &fields)?;
-    admitted.audit("revoke", &told(&targets)).await?;
+    let (targets, issued_before) = targets(&fields, life_max(&admitted))?;
+    if targets.contains(&Target::All) {
+        let may = admitted
+            .caller
+            .may_overall(&admitted.state, Overall::RevokeAll);
+        may?;
+    }
+    admitted
+        .audit("revoke", about(&targets, issued_before))
+        .await?;
     let (state, app) = (&admitted.state, &admitted.caller.app);
     let answer = revoke(state, app, &targets, issued_before).await?;
     Ok(answered(wanted, &answer))
 }
 
 /// What the audit says of it.
-fn told(targets: &[Target]) -> String {
-    let names = targets.iter().map(|target| match target {
-        Target::User(user) => format!("user {user}"),
-        Target::Token(id) => format!("jti {id}"),
-        Target::All => "all".to_owned(),
+fn about(targets: &[Target], issued_before: Option<u64>) -> About {
+    let ids = targets.iter().filter_map(|target| match target {
+        Target::Token(id) => Some(id.to_string()),
+        Target::User(_) | Target::All => None,
     });
-    names.collect::<Vec<_>>().join(", ")
+    let ids: Vec<_> = ids.collect();
+    let about = match ids.is_empty() {
+        true => About::default().with("all", &true),
+        false => About::default().with_all("jti", &ids),
+    };
+    before(about, issued_before)
+}
+
+/// With the time as it was given; `now` where none was.
+fn before(about: About, issued_before: Option<u64>) -> About {
+    match issued_before {
+        None => about.with("issued_before", &"now"),
+        Some(ANY_TIME) => about.with("issued_before", &"any"),
+        Some(second) => about.with("issued_before", &second),
+    }
+}
+
+/// How long a token of the call's app may live.
+fn life_max(admitted: &Admitted<impl Sized>) -> Duration {
+    let settings = admitted.state.apps.or_nobody(&admitted.caller.app);
+    settings.auth.token_life_max
 }
 
 fn targets(
-    state: &ApiState,
     fields: &BodyFields<'_>,
+    life_max: Duration,
 ) -> Result<(Vec<Target>, Option<u64>), WireError> {
     let all = fields.flag("all")?.unwrap_or(false);
     let ids = fields.texts("jti", "jti", TOKENS_MAX)?;
-    let issued_before = issued_before(state, fields)?;
+    let ahead = match all {
+        // Whoever may do this locks everybody out for so long.
+        true => ALL_AHEAD_MAX.min(life_max),
+        false => life_max,
+    };
+    let issued_before = issued_before(fields, ahead)?;
     match (ids, all) {
         (None, true) => Ok((vec![Target::All], issued_before)),
         (Some(ids), false) if !ids.is_empty() => {
@@ -201,12 +251,12 @@ fn targets(
     }
 }
 
-fn issued_before(state: &ApiState, fields: &BodyFields<'_>) -> Result<Option<u64>, WireError> {
+fn issued_before(fields: &BodyFields<'_>, ahead: Duration) -> Result<Option<u64>, WireError> {
     let Some(second) = fields.unsigned("issued_before")? else {
         return Ok(None);
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let ahead_s = state.config.auth.token_life_max.as_secs();
+    let ahead_s = ahead.as_secs();
     let latest = now.map_or(0, |now| now.as_secs()) + ahead_s;
     if second == 0 || second > latest {
         let text = format!(
@@ -235,10 +285,16 @@ async fn revoke(
             waiting,
         }),
         Revoked::Full(count) => {
+            let instead = match targets.first() {
+                Some(Target::All) => "",
+                Some(Target::User(_)) => "revoke all tokens at once, or ",
+                Some(Target::Token(_)) | None => {
+                    "revoke by user instead of by `jti`, or all tokens at once, or "
+                }
+            };
             let text = format!(
-                "{count} revocations are kept and no more can be: revoke by user instead of by \
-                 `jti`, or all tokens at once, or replace the key that signed them; a revocation \
-                 is forgotten when no token lives that it names"
+                "{count} revocations are kept and no more of this kind can be: {instead}replace the \
+                 key that signed them; a revocation is forgotten when no token lives that it names"
             );
             Err(WireError::new(ErrorCode::LimitExceeded, text).into())
         }

@@ -16,6 +16,8 @@ use utoipa::ToSchema;
 use super::body_budget::BodyBudget;
 use super::keys::ApiKeys;
 use super::queue::taken::Taken;
+use crate::apps::Apps;
+use crate::apps::keeper::Keeper;
 use crate::broker::{Broker, BrokerError};
 use crate::cluster::queue_told::QueueTold;
 use crate::config::Config;
@@ -42,8 +44,10 @@ pub struct ApiState {
     pub history: Arc<History>,
     /// What is traced.
     pub tracer: Arc<Tracer>,
-    /// The app that every name in a request lives in.
-    pub app: App,
+    /// Which apps there are, and what they set.
+    pub apps: Arc<Apps>,
+    /// Who sets them.
+    pub keeper: Arc<Keeper>,
     /// What only the node can answer.
     pub directory: Arc<dyn Directory>,
     /// How many bytes of request bodies may be held at the same time.
@@ -95,8 +99,13 @@ pub trait Directory: Send + Sync {
     /// The home of a topic (of a user: of the inbox).
     fn home(&self, topic: &Topic) -> Route;
 
-    /// Topics with sessions on any node, in a fixed order, from the first one after `after`.
-    fn topics<'a>(&'a self, after: Option<&'a Topic>, limit: u32) -> Answer<'a, TopicsPage>;
+    /// Topics of an app with sessions on any node, in a fixed order, from the first one after `after`.
+    fn topics<'a>(
+        &'a self,
+        app: &'a App,
+        after: Option<&'a Topic>,
+        limit: u32,
+    ) -> Answer<'a, TopicsPage>;
 
     /// How many sessions have joined the topic, by node. Nodes without one are left out.
     fn occupancy<'a>(&'a self, topic: &'a Topic) -> Answer<'a, Vec<NodeSessions>>;
@@ -109,8 +118,8 @@ pub trait Directory: Send + Sync {
         limit: u32,
     ) -> Answer<'a, MembersPage>;
 
-    /// Tells every node to end the user's sessions.
-    fn disconnect<'a>(&'a self, user: &'a User) -> Answer<'a, ()>;
+    /// Tells every node to end the user's sessions in the app.
+    fn disconnect<'a>(&'a self, app: &'a App, user: &'a User) -> Answer<'a, ()>;
 
     /// Revokes tokens of the app: those of the targets that were issued before this second, by default
     /// the next full one.

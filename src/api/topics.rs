@@ -118,7 +118,10 @@ pub(super) async fn list_topics(
         .map(|name| Topic::new(&caller.app, &name))
         .transpose()
         .map_err(WireError::from)?;
-    let page = state.directory.topics(after.as_ref(), limit).await?;
+    let page = state
+        .directory
+        .topics(&caller.app, after.as_ref(), limit)
+        .await?;
     let bytes = page.topics.len() * ENTRY_BYTES;
     Ok(tasks::heavy(bytes, || wanted.ok(&page)).await)
 }
@@ -137,7 +140,8 @@ pub(super) async fn get_topic(
 ) -> Result<Response, ApiError> {
     let topic = admitted.topic(&name)?;
     let state = admitted.state;
-    let retention = state.config.namespace(&topic).retention();
+    let settings = state.apps.of_topic(&topic);
+    let retention = settings.namespace(&topic).retention();
     let nodes = state.directory.occupancy(&topic).await?;
     let last = state.broker.last(&topic, retention, false).await?;
     Ok(wanted.ok(&TopicAnswer {

@@ -117,9 +117,10 @@ pub(super) fn publication(
     trace: Option<TraceContext>,
     parent: Parent,
 ) -> Traced {
+    let settings = state.apps.of_topic(topic);
     let to = Destination {
         topic,
-        namespace: state.config.namespace_name(topic),
+        namespace: settings.namespace_name(topic),
     };
     let of_span = parent.context.filter(|_| parent.has_span);
     let cause = match trace {

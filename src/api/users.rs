@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::about::About;
 use super::auth::{Admitted, asks};
 use super::body::Wanted;
 use super::error::ApiError;
@@ -121,9 +122,10 @@ pub(super) async fn disconnect(
     Fields(NoFields): Fields<NoFields>,
 ) -> Result<Response, ApiError> {
     admitted.inbox(&user)?;
-    admitted.audit("disconnect", user.as_str()).await?;
-    let state = admitted.state;
-    state.directory.disconnect(&user).await?;
+    let about = About::default().with("user", &user.as_str());
+    admitted.audit("disconnect", about).await?;
+    let (state, app) = (&admitted.state, &admitted.caller.app);
+    state.directory.disconnect(app, &user).await?;
     Ok(wanted.ok(&DisconnectAnswer {
         user: user.to_string(),
     }))

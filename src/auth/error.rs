@@ -36,9 +36,13 @@ pub enum TokenError {
         TRIED_MAX
     )]
     ManyKeys,
-    /// Its issuer's keys cannot be had, or too many checks wait. Nothing is said against the token.
+    /// Too many checks wait. Nothing is said against the token.
     #[error("the token cannot be checked at present; try again")]
     Unavailable,
+    /// No key that is known fits, and its issuer may have it: the keys are asked for again in so many
+    /// milliseconds. Nothing is said against the token.
+    #[error("the token's key cannot be had at present; try again")]
+    KeyAway(u32),
     /// The claim that `user_claim` names.
     #[error("the token has no claim, once and as text, that names its user (`user_claim`)")]
     NoUser,
@@ -65,6 +69,15 @@ pub enum TokenError {
     /// `info` over `session.info_bytes_max`.
     #[error("the token's claim `info` is larger than {0} bytes")]
     InfoTooLarge(usize),
+    /// It is one of another app than it is used for. Nothing else of it was looked at.
+    #[error(
+        "the token is one of another app than this connection: put `?app=` with the token's app into \
+         the URL, or leave both away for `default`"
+    )]
+    OtherApp,
+    /// There is no such app, or there is no more.
+    #[error("the token is one of an app that is not known here")]
+    UnknownApp,
     /// `nbf` lies ahead.
     #[error("the token is not valid yet (`nbf`)")]
     NotYetValid,
@@ -97,8 +110,19 @@ impl TokenError {
     pub fn code(self) -> ErrorCode {
         match self {
             Self::Expired => ErrorCode::TokenExpired,
-            Self::Unavailable | Self::RevocationsUnread => ErrorCode::Unavailable,
+            Self::Unavailable | Self::KeyAway(_) | Self::RevocationsUnread => {
+                ErrorCode::Unavailable
+            }
             _ => ErrorCode::Unauthorized,
+        }
+    }
+
+    /// When the token may be tried again, in milliseconds, where that is known.
+    #[must_use]
+    pub fn retry_after_ms(self) -> Option<u64> {
+        match self {
+            Self::KeyAway(wait_ms) => Some(wait_ms.into()),
+            _ => None,
         }
     }
 
@@ -108,7 +132,9 @@ impl TokenError {
         match self {
             Self::Expired => CloseReason::TokenExpired,
             Self::Revoked => CloseReason::Disconnected,
-            Self::Unavailable | Self::RevocationsUnread => CloseReason::Unavailable,
+            Self::Unavailable | Self::KeyAway(_) | Self::RevocationsUnread => {
+                CloseReason::Unavailable
+            }
             _ => CloseReason::Unauthorized,
         }
     }
@@ -146,7 +172,7 @@ impl TokenError {
             Self::Issuer => TokenRefusal::Issuer,
             Self::Type => TokenRefusal::Type,
             Self::ManyKeys => TokenRefusal::ManyKeys,
-            Self::Unavailable => TokenRefusal::Unavailable,
+            Self::Unavailable | Self::KeyAway(_) => TokenRefusal::Unavailable,
             Self::Signature => TokenRefusal::Signature,
             Self::ClaimsNotMap
             | Self::Twice(_)
@@ -154,6 +180,8 @@ impl TokenError {
             | Self::Claim { .. }
             | Self::NoUser
             | Self::InfoTooLarge(_) => TokenRefusal::Claims,
+            Self::OtherApp => TokenRefusal::OtherApp,
+            Self::UnknownApp => TokenRefusal::UnknownApp,
             Self::NotYetValid => TokenRefusal::NotYetValid,
             Self::IssuedInFuture => TokenRefusal::IssuedInFuture,
             Self::LivesTooLong(_) => TokenRefusal::LivesTooLong,

@@ -20,10 +20,40 @@ const CLAIMS: [&str; 11] = [
 /// the usual mistake) and would overflow in arithmetic.
 const SECONDS_MAX: f64 = 253_402_300_799.0;
 
-/// `iss` of claims that nobody has verified.
-pub(super) fn claimed_issuer(payload: &[u8]) -> Option<String> {
-    let fields = Fields::read(Encoding::Json, payload, &["iss"]).ok()?;
-    Some(fields.get("iss")?.text()?.into_owned())
+/// What claims that nobody has verified say of who may have signed them.
+#[derive(Debug, Default)]
+pub(super) struct Origin<'a> {
+    /// `iss`.
+    pub(super) issuer: Option<Cow<'a, str>>,
+    /// `app`.
+    pub(super) app: Option<Cow<'a, str>>,
+}
+
+impl<'a> Origin<'a> {
+    /// Reads them. Claims that are no map name nothing: what is wrong with them is told when the
+    /// signature is known to be right.
+    ///
+    /// # Errors
+    /// An `app` that is there twice or is no text chooses no keys.
+    pub(super) fn read(payload: &'a [u8]) -> Result<Self, TokenError> {
+        let Ok(fields) = Fields::read(Encoding::Json, payload, &["iss", "app"]) else {
+            return Ok(Self::default());
+        };
+        if fields.repeated().contains(&"app") {
+            return Err(TokenError::Twice("app"));
+        }
+        let app = fields.get("app").map(|app| {
+            app.text().ok_or(TokenError::Claim {
+                claim: "app",
+                must: "text",
+            })
+        });
+        let issuer = fields.get("iss").and_then(|issuer| issuer.text());
+        Ok(Self {
+            issuer,
+            app: app.transpose()?,
+        })
+    }
 }
 
 /// A text claim of a configured name.

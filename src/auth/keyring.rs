@@ -20,7 +20,6 @@ use fanfare_protocol::ids::App;
 /// Who signs tokens, and by what they are known.
 #[derive(Debug)]
 pub(super) struct Issuer {
-    app: App,
     /// `iss`; `None` is `[auth]` itself.
     name: Option<String>,
     /// Required `aud`, when set.
@@ -57,7 +56,7 @@ pub(super) enum Found {
     Published(Arc<KeySet>),
 }
 
-/// All issuers of all apps.
+/// All issuers of an app.
 #[derive(Debug, Default)]
 pub(super) struct Keyring {
     issuers: Vec<Issuer>,
@@ -69,29 +68,31 @@ impl Keyring {
     /// # Errors
     /// [`KeyError`] with every key that cannot be used.
     pub(super) fn new(app: &App, auth: &config::Auth) -> Result<Self, KeyError> {
+        let section = match *app == App::default_app() {
+            true => "auth".to_owned(),
+            false => format!("apps.{app}.auth"),
+        };
         let mut faults = Vec::new();
         let mut issuers = Vec::with_capacity(auth.issuers.len() + 1);
         for (index, issuer) in auth.issuers.iter().enumerate() {
-            let path = format!("auth.issuers[{index}].keys");
+            let path = format!("{section}.issuers[{index}].keys");
             let all = issuer.algorithms.iter();
             let algorithms: Vec<_> = all.filter_map(|name| Algorithm::of(name)).collect();
             let set = issuer.jwks.as_ref();
             let keys = read(&path, &issuer.keys, &mut faults);
             issuers.push(Issuer {
-                app: app.clone(),
                 name: Some(issuer.issuer.clone()),
                 audience: issuer.audience.clone(),
                 types: issuer.types.iter().map(|kind| plain_type(kind)).collect(),
                 user_claim: issuer.user_claim.clone(),
                 cost_max: cost_max(&keys),
                 keys,
-                set: set.map(|source| Arc::new(KeySet::new(app, source, &algorithms))),
+                set: set.map(|source| Arc::new(KeySet::new(source, &algorithms))),
                 algorithms,
             });
         }
-        let keys = read("auth.keys", &auth.keys, &mut faults);
+        let keys = read(&format!("{section}.keys"), &auth.keys, &mut faults);
         issuers.push(Issuer {
-            app: app.clone(),
             name: None,
             audience: auth.audience.clone(),
             algorithms: Vec::new(),
@@ -123,7 +124,9 @@ impl Keyring {
         self.issuers.iter().filter_map(|issuer| issuer.set.as_ref())
     }
 
-    /// Goes on with sets that are filled already, where they are the same.
+    /// Goes on with what is known of sets that were published at the same address before. Where they are
+    /// asked for or read in another way now, that is done with the next reading, and until then the last
+    /// one counts, read by the new rules.
     pub(super) fn adopt(&mut self, before: &Self) {
         for set in self
             .issuers
@@ -132,6 +135,15 @@ impl Keyring {
         {
             if let Some(known) = before.sets().find(|known| known.is_like(set)) {
                 *set = Arc::clone(known);
+                continue;
+            }
+            let at_same = before
+                .sets()
+                .filter(|known| known.source().url == set.source().url);
+            let readings = at_same.filter_map(|known| known.reading());
+            if let Some(reading) = readings.max_by_key(|reading| reading.at) {
+                // A refusal is kept by the set, and told with its next reading.
+                let _ = set.take(&reading);
             }
         }
     }
@@ -146,11 +158,11 @@ impl Keyring {
         Some(dearest.unwrap_or_default())
     }
 
-    /// The issuer of a token in an app.
-    pub(super) fn issuer(&self, app: &App, name: Option<&str>) -> Option<&Issuer> {
-        let of_app = || self.issuers.iter().filter(move |issuer| issuer.app == *app);
-        let named = of_app().find(|issuer| issuer.name.is_some() && issuer.name.as_deref() == name);
-        named.or_else(|| of_app().find(|issuer| issuer.name.is_none()))
+    /// The issuer of a token that names this one.
+    pub(super) fn issuer(&self, name: Option<&str>) -> Option<&Issuer> {
+        let all = || self.issuers.iter();
+        let named = all().find(|issuer| issuer.name.is_some() && issuer.name.as_deref() == name);
+        named.or_else(|| all().find(|issuer| issuer.name.is_none()))
     }
 }
 
@@ -193,19 +205,25 @@ impl Issuer {
     }
 }
 
-/// The keys of this algorithm that have this `kid`, or none; without a `kid` all of the algorithm.
+/// The keys of this algorithm that have this `kid`. Where none has it, those that have none may be meant;
+/// without a `kid` all of the algorithm.
 pub(super) fn fitting<'a>(
     keys: &'a [Key],
     algorithm: Algorithm,
     kid: Option<&'a str>,
 ) -> impl Iterator<Item = &'a VerifyKey> {
-    let is_meant = move |id: &Option<String>| match (kid, id) {
-        (Some(kid), Some(id)) => kid == id,
-        _ => true,
+    let of_algorithm = move || {
+        let keys = keys.iter();
+        keys.filter(move |key| key.verify.algorithm() == algorithm)
     };
-    keys.iter()
-        .filter(move |key| key.verify.algorithm() == algorithm && is_meant(&key.id))
-        .map(|key| &key.verify)
+    let has_it = move |key: &&Key| key.id.as_deref() == kid;
+    let is_named = kid.is_some() && of_algorithm().any(|key| has_it(&key));
+    let is_meant = move |key: &&Key| match kid {
+        Some(_) if is_named => has_it(key),
+        Some(_) => key.id.is_none(),
+        None => true,
+    };
+    of_algorithm().filter(is_meant).map(|key| &key.verify)
 }
 
 fn read(path: &str, list: &[config::TokenKey], faults: &mut Vec<(String, KeyFault)>) -> Arc<[Key]> {

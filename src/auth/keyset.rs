@@ -2,21 +2,24 @@
 //!
 //! In: the bytes of a set, from [`crate::verification`]. Out: keys for [`super::keyring`]. Owner: the issuer's
 //! entry; all workers look at it, the fetcher replaces it as a whole, so that a key which is taken out
-//! of the set is gone with the next one. Bounds: [`BYTES_MAX`], [`KEYS_MAX`].
+//! of the set is gone with the next one. The bytes stay beside the keys: where the issuer is written
+//! otherwise after a reload, they are read anew by its new rules. Bounds: [`BYTES_MAX`], [`KEYS_MAX`].
 //!
 //! A key that is no use here is left out and told with its reason, because sets have keys for other
 //! purposes too: a secret (`oct`), one that encrypts (`use`), one of another curve, one with its private
-//! half. A set that is too large, has too many keys or no usable one is refused whole.
+//! half. A set that is too large or has too many keys is refused whole. One that is well formed and has no
+//! usable key is taken: a key that was stolen is taken out like that.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use serde::Deserialize;
 
 use super::signature::{Algorithm, Key, KeyBytesError, P256_POINT_BYTES, VerifyKey};
 use crate::config::Jwks;
-use fanfare_protocol::ids::App;
 
 /// Longest set, in bytes.
 pub const BYTES_MAX: usize = 256 * 1024;
@@ -28,11 +31,31 @@ const KID_BYTES_MAX: usize = 256;
 /// See the module.
 #[derive(Debug)]
 pub struct KeySet {
-    app: App,
     source: Jwks,
     /// Allowed algorithms; empty: all that sets may have.
     algorithms: Vec<Algorithm>,
-    keys: RwLock<Option<Arc<[Key]>>>,
+    held: RwLock<Held>,
+}
+
+/// What is known of a set.
+#[derive(Debug, Default)]
+struct Held {
+    keys: Option<Arc<[Key]>>,
+    /// Where the keys come from; it stays when they are given up, so that their age can be told.
+    reading: Option<Reading>,
+    /// Why the last reading was not taken.
+    refused: Option<SetError>,
+    /// The last that was taken has no key for this issuer.
+    useless: Option<Useless>,
+}
+
+/// One answer of the place where a set is published.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// Its body.
+    pub bytes: Bytes,
+    /// When it came.
+    pub at: Instant,
 }
 
 /// Why a set is refused. Nothing of it is repeated.
@@ -47,20 +70,25 @@ pub enum SetError {
     /// Too many keys.
     #[error("it has {0} keys, and at most {KEYS_MAX} are read")]
     TooMany(usize),
-    /// No usable key.
-    #[error("none of its {0} keys can be used here{1}")]
-    Useless(usize, Why),
 }
 
-/// The reason of the last key that was left out.
+/// A set that is well formed and has no usable key. It is taken: who publishes it says that the keys
+/// before are none any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Why(Option<Unusable>);
+pub struct Useless {
+    count: usize,
+    last: Option<Unusable>,
+}
 
-impl std::fmt::Display for Why {
+impl std::fmt::Display for Useless {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(why) => write!(f, "; the last: {why}"),
-            None => Ok(()),
+        match self {
+            Self { count: 0, .. } => write!(f, "it has no keys, so no token is taken by it"),
+            Self { count, last } => {
+                write!(f, "none of its {count} keys can be used here")?;
+                let mut last = last.iter();
+                last.try_for_each(|why| write!(f, "; the last: {why}"))
+            }
         }
     }
 }
@@ -100,6 +128,15 @@ pub struct Parsed {
     pub left_out: Vec<Unusable>,
 }
 
+/// What was taken of a reading.
+#[derive(Debug)]
+pub struct Taken {
+    /// How many keys.
+    pub keys_count: usize,
+    /// Why others are left out.
+    pub left_out: Vec<Unusable>,
+}
+
 #[derive(Deserialize)]
 struct Set {
     keys: Vec<serde_json::Value>,
@@ -124,12 +161,11 @@ struct Jwk {
 impl KeySet {
     /// A set that nobody has read yet.
     #[must_use]
-    pub fn new(app: &App, source: &Jwks, algorithms: &[Algorithm]) -> Self {
+    pub fn new(source: &Jwks, algorithms: &[Algorithm]) -> Self {
         Self {
-            app: app.clone(),
             source: source.clone(),
             algorithms: algorithms.to_vec(),
-            keys: RwLock::default(),
+            held: RwLock::default(),
         }
     }
 
@@ -139,24 +175,76 @@ impl KeySet {
         &self.source
     }
 
-    /// Whether another one comes from the same place for the same purpose.
+    /// Whether another one comes from the same place and is read by the same rules.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        let parts = |set: &Self| (set.app.clone(), set.source.clone(), set.algorithms.clone());
-        parts(self) == parts(other)
+        self.source == other.source && self.algorithms == other.algorithms
     }
 
     /// Its keys; `None` until it was read, and after it was given up.
     pub(super) fn keys(&self) -> Option<Arc<[Key]>> {
-        self.keys
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.held().keys.clone()
     }
 
-    /// Puts other keys in the place of all.
-    pub fn replace(&self, keys: Option<Vec<Key>>) {
-        let keys = keys.map(Arc::from);
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    /// What its keys come from; `None` where it has none.
+    #[must_use]
+    pub fn reading(&self) -> Option<Reading> {
+        let held = self.held();
+        held.reading.clone().filter(|_| held.keys.is_some())
+    }
+
+    /// When its keys were read; it is told of keys that were given up too.
+    #[must_use]
+    pub fn read_at(&self) -> Option<Instant> {
+        self.held().reading.as_ref().map(|reading| reading.at)
+    }
+
+    /// Why the last reading was not taken.
+    #[must_use]
+    pub fn refused(&self) -> Option<SetError> {
+        self.held().refused
+    }
+
+    /// What is wrong with the last reading, taken or not.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let held = self.held();
+        let useless = held.useless.map(|useless| useless.to_string());
+        held.refused.map(|error| error.to_string()).or(useless)
+    }
+
+    /// Takes a reading in the place of the one before, as a whole.
+    ///
+    /// # Errors
+    /// [`SetError`] where none of it may be used; then the keys stay as they are.
+    pub fn take(&self, reading: &Reading) -> Result<Taken, SetError> {
+        let parsed = self.parse(&reading.bytes);
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        held.refused = parsed.as_ref().err().copied();
+        let parsed = parsed?;
+        let taken = Taken {
+            keys_count: parsed.keys.len(),
+            left_out: parsed.left_out,
+        };
+        held.useless = parsed.keys.is_empty().then(|| Useless {
+            count: taken.left_out.len(),
+            last: taken.left_out.last().copied(),
+        });
+        held.keys = Some(parsed.keys.into());
+        held.reading = Some(reading.clone());
+        Ok(taken)
+    }
+
+    /// Gives up its keys.
+    pub fn give_up(&self) {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        held.keys = None;
+        if let Some(reading) = &mut held.reading {
+            reading.bytes = Bytes::new();
+        }
+    }
+
+    fn held(&self) -> RwLockReadGuard<'_, Held> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads a set.
@@ -182,13 +270,7 @@ impl KeySet {
                 Err(why) => parsed.left_out.push(why),
             }
         }
-        match parsed.keys.is_empty() {
-            true => Err(SetError::Useless(
-                count,
-                Why(parsed.left_out.last().copied()),
-            )),
-            false => Ok(parsed),
-        }
+        Ok(parsed)
     }
 
     /// One key, once for each algorithm that goes with it.

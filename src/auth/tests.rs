@@ -1,5 +1,7 @@
 //! Tests of form, key and signature, each fault with its answer, under a clock that stands still.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 use serde_json::{Map, json};
 
@@ -113,7 +115,7 @@ pub(super) fn with_header(header: &str) -> String {
 }
 
 pub(super) fn refusal(verifier: &Verifier, token: &str) -> TokenError {
-    let error = verifier.session(token, now()).expect_err(token);
+    let error = verifier.session(token, None, now()).expect_err(token);
     let expected = match error {
         TokenError::Expired => (ErrorCode::TokenExpired, CloseReason::TokenExpired),
         _ => (ErrorCode::Unauthorized, CloseReason::Unauthorized),
@@ -148,7 +150,7 @@ fn a_token_of_every_algorithm_is_taken_and_its_claims_are_read() {
     for (algorithm, private, public) in pairs {
         let verifier = verifier(vec![key(None, algorithm, public)]);
         let token = minted(Some("any"), algorithm, private, &full);
-        let claims = verifier.session(&token, now()).unwrap();
+        let claims = verifier.session(&token, None, now()).unwrap();
         assert_eq!(claims.app, App::default_app());
         assert_eq!(claims.user.as_str(), "alice");
         assert_eq!(claims.expires, NOW_S + 60);
@@ -164,7 +166,7 @@ fn a_token_of_every_algorithm_is_taken_and_its_claims_are_read() {
             bytes[last] ^= 1;
             parts[part] = URL_SAFE_NO_PAD.encode(bytes);
             assert!(
-                verifier.session(&parts.join("."), now()).is_err(),
+                verifier.session(&parts.join("."), None, now()).is_err(),
                 "{algorithm} {part}"
             );
         }
@@ -292,9 +294,15 @@ fn kid_chooses_among_the_keys_that_have_an_id() {
         key(Some("b"), "HS256", OTHER_SECRET),
     ]);
     let token = |kid, secret| minted(kid, "HS256", secret, &valid_claims());
-    assert!(keys.session(&token(Some("a"), SECRET), now()).is_ok());
-    assert!(keys.session(&token(Some("b"), OTHER_SECRET), now()).is_ok());
-    assert!(keys.session(&token(None, OTHER_SECRET), now()).is_ok());
+    assert!(keys.session(&token(Some("a"), SECRET), None, now()).is_ok());
+    assert!(
+        keys.session(&token(Some("b"), OTHER_SECRET), None, now())
+            .is_ok()
+    );
+    assert!(
+        keys.session(&token(None, OTHER_SECRET), None, now())
+            .is_ok()
+    );
     assert_eq!(
         refusal(&keys, &token(Some("a"), OTHER_SECRET)),
         TokenError::Signature
@@ -315,7 +323,11 @@ fn kid_chooses_among_the_keys_that_have_an_id() {
     let number = with_header(r#"{"alg":"HS256","kid":5}"#);
     assert_eq!(refusal(&keys, &number), TokenError::UnknownKey);
     // A key without an id is tried for every token of its algorithm.
-    assert!(simple().session(&token(Some("c"), SECRET), now()).is_ok());
+    assert!(
+        simple()
+            .session(&token(Some("c"), SECRET), None, now())
+            .is_ok()
+    );
 }
 
 #[test]
@@ -324,7 +336,11 @@ fn headers_that_bring_or_name_a_key_are_not_read() {
     let foreign = format!(
         r#"{{"alg":"HS256","jku":"http://127.0.0.1:1/keys","x5u":7,"x5c":["x"],"jwk":{jwk}}}"#
     );
-    assert!(simple().session(&with_header(&foreign), now()).is_ok());
+    assert!(
+        simple()
+            .session(&with_header(&foreign), None, now())
+            .is_ok()
+    );
     let own_key = forged(&foreign, &valid_claims().to_string(), b"secret");
     assert_eq!(refusal(&simple(), &own_key), TokenError::Signature);
     let critical = with_header(r#"{"alg":"HS256","crit":["b64"],"b64":false}"#);

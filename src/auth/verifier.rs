@@ -1,4 +1,5 @@
-//! The verifier that all workers share: rules that can be replaced, and a trace of each refusal.
+//! The verifier that all workers share: rules of all apps that can be replaced, and a trace of each
+//! refusal.
 //!
 //! In: tokens, and other rules on SIGHUP. Out: claims, or a [`TokenError`] that is counted by its
 //! reason and told in the log. The lock is held for one look or one replacement.
@@ -9,18 +10,20 @@ use std::time::{Duration, SystemTime};
 use super::error::{KeyError, TokenError};
 use super::fields::decode_part;
 use super::keyset::KeySet;
-use super::{Claims, Rules, Signed};
+use super::rulebook::Rulebook;
+use super::{Claims, Signed};
 use crate::config;
 use crate::revocation::known::{Judgement, Revocations};
 use crate::revocation::table::Bearer;
 use crate::telemetry::family::Label as _;
 use crate::telemetry::token_metrics::TokenMetrics;
 use fanfare_protocol::form::Encoding;
+use fanfare_protocol::ids::App;
 use fanfare_protocol::raw::Fields;
 
 /// Checks tokens against the configured keys and rules, which can be replaced while it is used.
 pub struct Verifier {
-    rules: RwLock<Arc<Rules>>,
+    rules: RwLock<Arc<Rulebook>>,
     refused: Arc<TokenMetrics>,
     revocations: Revocations,
 }
@@ -41,6 +44,16 @@ impl Checked {
         }
     }
 
+    /// A token whose key is asked for again in so long.
+    #[must_use]
+    pub fn away(token: String, wait: Duration) -> Self {
+        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        Self {
+            token,
+            outcome: Err(TokenError::KeyAway(wait_ms)),
+        }
+    }
+
     /// Which.
     #[must_use]
     pub fn token(&self) -> &str {
@@ -55,14 +68,26 @@ impl std::fmt::Debug for Checked {
 }
 
 impl Verifier {
-    /// Takes the keys and rules; `info_bytes_max` is `session.info_bytes_max`. Without keys every
-    /// token is refused.
+    /// Takes the keys and rules of the app `default` alone; `info_bytes_max` is
+    /// `session.info_bytes_max`. Without keys every token is refused.
     ///
     /// # Errors
     /// [`KeyError`] with every key that cannot be used.
     pub fn new(auth: &config::Auth, info_bytes_max: usize) -> Result<Self, KeyError> {
+        let default = App::default_app();
+        Self::of_apps([(&default, auth)].into_iter(), info_bytes_max)
+    }
+
+    /// Takes the keys and rules of these apps.
+    ///
+    /// # Errors
+    /// [`KeyError`] with every key that cannot be used, of all apps.
+    pub fn of_apps<'a>(
+        apps: impl Iterator<Item = (&'a App, &'a config::Auth)>,
+        info_bytes_max: usize,
+    ) -> Result<Self, KeyError> {
         Ok(Self {
-            rules: RwLock::new(Arc::new(Rules::new(auth, info_bytes_max)?)),
+            rules: RwLock::new(Arc::new(Rulebook::new(apps, info_bytes_max)?)),
             refused: Arc::default(),
             revocations: Revocations::default(),
         })
@@ -99,38 +124,46 @@ impl Verifier {
 
     /// Goes on with the keys and rules of another one. Claims that were verified before stay what
     /// they are until their token is refreshed.
-    /// Sets of keys that come from where they came from before are gone on with.
+    /// Sets of keys that are published at the same address as before are gone on with.
     pub fn take_over(&self, other: Self) {
         let rules = other.rules.into_inner();
         let mut rules = rules.unwrap_or_else(PoisonError::into_inner);
         if let Some(rules) = Arc::get_mut(&mut rules) {
-            rules.keyring.adopt(&self.rules().keyring);
+            rules.adopt(&self.rules());
         }
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
-    fn rules(&self) -> Arc<Rules> {
+    fn rules(&self) -> Arc<Rulebook> {
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether any token can be valid.
     #[must_use]
     pub fn has_keys(&self) -> bool {
-        self.rules().keyring.has_keys()
+        self.rules().has_keys()
     }
 
     /// The sets of keys that issuers publish.
     #[must_use]
     pub fn key_sets(&self) -> Vec<Arc<KeySet>> {
-        self.rules().keyring.sets().cloned().collect()
+        self.rules().sets().cloned().collect()
+    }
+
+    /// The app in which a token is used where nothing else says it: the one that it claims, else
+    /// `default`. Nothing of it is verified. `None`: it has no form of which that can be said.
+    #[must_use]
+    pub fn claimed_app(&self, token: &str) -> Option<App> {
+        self.rules().claimed_app(token)
     }
 
     /// Whether these tokens can be checked where they are, together in about `most`: no key has to be
-    /// waited for.
+    /// waited for. `app` as for [`Self::session`].
     #[must_use]
     pub fn is_light<'a>(
         &self,
         tokens: impl Iterator<Item = &'a str> + Clone,
+        app: Option<&App>,
         most: Duration,
     ) -> bool {
         let count = u32::try_from(tokens.clone().count()).unwrap_or(u32::MAX);
@@ -139,41 +172,62 @@ impl Verifier {
         }
         let rules = self.rules();
         // Where every token is light, none is read twice.
-        let dearest = rules.keyring.cost_max();
+        let dearest = rules.cost_max(app);
         if dearest.is_some_and(|dearest| dearest.saturating_mul(count) <= most) {
             return true;
         }
         let mut sum = Duration::ZERO;
         for token in tokens {
-            let Some(cost) = rules.cost(token) else {
+            let Some(cost) = rules.cost(token, app) else {
                 return false;
             };
             sum += cost;
+            // What comes behind is not even looked at.
+            if sum > most {
+                return false;
+            }
         }
-        sum <= most
+        true
     }
 
-    /// The set that may have the key of this token, where none that is known fits.
+    /// The set that may have the key of this token, where none that is known fits. `app` as for
+    /// [`Self::session`].
     #[must_use]
-    pub fn missing(&self, token: &str) -> Option<Arc<KeySet>> {
-        self.rules().missing(token)
+    pub fn missing(&self, token: &str, app: Option<&App>) -> Option<Arc<KeySet>> {
+        self.rules().missing(token, app)
     }
 
-    /// Checks the signature of a token, by the keys that are known now.
+    /// Checks the signature of a token, by the keys that are known now. `app` as for
+    /// [`Self::session`].
     #[must_use]
-    pub fn check(&self, token: String) -> Checked {
+    pub fn check(&self, token: String, app: Option<&App>) -> Checked {
         Checked {
-            outcome: self.rules().check(&token),
+            outcome: self.rules().check(&token, app),
             token,
         }
     }
 
-    /// Checks a token that opens or refreshes a session.
+    /// Whether a token whose signature was checked could open or refresh a session. A refusal is
+    /// counted where the token is used.
+    #[must_use]
+    pub fn would_open(&self, checked: &Checked, now: SystemTime) -> bool {
+        let claims = checked.outcome.as_ref().map_err(|error| *error);
+        let claims = claims.and_then(|signed| signed.rules.session(signed, now));
+        claims.is_ok_and(|claims| self.check_revoked(&claims).is_ok())
+    }
+
+    /// Checks a token that opens or refreshes a session, by the keys of `app`; `None`: nothing says yet
+    /// which app it is used in, and its claim chooses.
     ///
     /// # Errors
     /// [`TokenError`]. A token for one topic is refused: it would open more than it names.
-    pub fn session(&self, token: &str, now: SystemTime) -> Result<Claims, TokenError> {
-        self.session_by(token, self.rules().check(token), now)
+    pub fn session(
+        &self,
+        token: &str,
+        app: Option<&App>,
+        now: SystemTime,
+    ) -> Result<Claims, TokenError> {
+        self.session_by(token, self.rules().check(token, app), now)
     }
 
     /// The same for a token whose signature was checked elsewhere.
@@ -199,12 +253,17 @@ impl Verifier {
     }
 
     /// Checks a token for one topic and returns that topic's name, a plain topic of the app. That
-    /// `sub` is the session's user is for the caller to see.
+    /// `sub` is the session's user is for the caller to see. `app` as for [`Self::session`].
     ///
     /// # Errors
     /// [`TokenError`]. A session's token is refused: it names no topic.
-    pub fn topic(&self, token: &str, now: SystemTime) -> Result<(Claims, String), TokenError> {
-        self.topic_by(token, self.rules().check(token), now)
+    pub fn topic(
+        &self,
+        token: &str,
+        app: Option<&App>,
+        now: SystemTime,
+    ) -> Result<(Claims, String), TokenError> {
+        self.topic_by(token, self.rules().check(token, app), now)
     }
 
     /// The same for a token whose signature was checked elsewhere.

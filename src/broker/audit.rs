@@ -1,17 +1,18 @@
 //! Who asked the API for what that changes anything: a list that all nodes share.
 //!
 //! In: an entry before each such act. Out: pages of it, the newest first. Kept by the broker, as the topics
-//! are: in Redis as a stream of its own, else in the process. Bound: about [`ENTRIES_MAX`] entries, the
-//! oldest make room; of each [`TARGET_BYTES_MAX`] bytes of its target. It says what was attempted, because
+//! are: in Redis as a stream of its own, else in the process. Bound: [`ENTRIES_MAX`] entries; where there
+//! are more, the oldest of the client that has most makes room, so that nobody washes out what others did;
+//! of each [`TARGET_BYTES_MAX`] bytes of its target. It says what was attempted, because
 //! it is written before the act; what became of that is not known then.
 
 use super::{Broker, BrokerError};
 use fanfare_protocol::ids::Position;
 
-/// Entries that are kept. In Redis up to a hundred more, which cost it less than to count exactly.
+/// Entries that are kept.
 pub const ENTRIES_MAX: usize = 10_000;
-/// Longest target; the rest is cut off.
-pub const TARGET_BYTES_MAX: usize = 512;
+/// Longest target; the rest is cut off. What the API writes is shorter (`api::about`).
+pub const TARGET_BYTES_MAX: usize = 1_024;
 /// Entries of one page.
 pub const PAGE_MAX: usize = 1_000;
 

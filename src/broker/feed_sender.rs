@@ -1,7 +1,7 @@
 //! The sending end of the feed: never waits, never loses in silence. Both engines use it.
 //!
 //! In: events in the order in which the broker made them, confirmed subscriptions, word that the
-//! feed broke. Out: the [`Feed`]. Owner: the broker under its lock, or the feed's loop. Bounds: the
+//! feed is down or broke. Out: the [`Feed`]. Owner: the broker under its lock, or the feed's loop. Bounds: the
 //! channel's; confirmations, at most one per wished topic; [`LOST_TOPICS_MAX`] names of topics. At
 //! the channel's bound an event is dropped and counted, and what follows is dropped too until what
 //! is owed has found room: confirmations are kept, because somebody waits for each; behind them
@@ -40,6 +40,8 @@ pub struct FeedSender {
     number: FeedNumber,
     confirmed: FxHashMap<Topic, WishNumber>,
     lost: Lost,
+    /// That it is down is still to be told.
+    is_down: bool,
     /// Told whenever something begins to be owed.
     owing: Arc<Notify>,
     metrics: Arc<Metrics>,
@@ -54,6 +56,7 @@ impl FeedSender {
             number,
             confirmed: FxHashMap::default(),
             lost: Lost::nothing(),
+            is_down: false,
             owing: Arc::default(),
             metrics,
         }
@@ -104,6 +107,12 @@ impl FeedSender {
         self.confirmed.remove(topic);
     }
 
+    /// What comes from now on comes after a time in which nothing was heard.
+    pub fn down(&mut self) {
+        self.is_down = true;
+        self.settle();
+    }
+
     /// Anything of this feed may have been lost. Several breaks that were not told yet are one.
     pub fn break_off(&mut self) {
         self.lost = Lost::Anything;
@@ -113,7 +122,7 @@ impl FeedSender {
     /// Whether something waits for room.
     #[must_use]
     pub fn owes(&self) -> bool {
-        !self.confirmed.is_empty() || !self.lost.is_nothing()
+        self.is_down || !self.confirmed.is_empty() || !self.lost.is_nothing()
     }
 
     /// Waits for room. Cancel-safe.
@@ -136,8 +145,15 @@ impl FeedSender {
         if self.feed.is_closed() {
             // Nobody is left who could be told; to owe on would keep the owner awake.
             self.confirmed.clear();
-            self.lost = Lost::nothing();
+            (self.lost, self.is_down) = (Lost::nothing(), false);
             return;
+        }
+        if self.is_down {
+            let Ok(room) = self.feed.try_reserve() else {
+                return self.owing.notify_one();
+            };
+            room.send(FeedEvent::Down(self.number));
+            self.is_down = false;
         }
         if !self.confirmed.is_empty() {
             let Ok(room) = self.feed.try_reserve() else {
@@ -312,6 +328,21 @@ mod tests {
         assert_eq!(read(&mut feed), [of("a")]);
         sender.settle();
         assert_eq!(read(&mut feed), [confirmed("x")]);
+    }
+
+    #[test]
+    fn that_a_feed_is_down_is_told_before_what_comes_afterwards() {
+        let (mut sender, mut feed) = with_room(1);
+        sender.push(of("a"));
+        sender.down();
+        sender.confirm([(topic("x"), WISH)]);
+        assert_eq!(read(&mut feed), [of("a")]);
+        assert!(sender.owes());
+        sender.settle();
+        assert_eq!(read(&mut feed), [FeedEvent::Down(FeedNumber(7))]);
+        sender.settle();
+        assert_eq!(read(&mut feed), [confirmed("x")]);
+        assert!(!sender.owes());
     }
 
     #[test]

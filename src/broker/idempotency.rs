@@ -5,13 +5,19 @@
 //! that could separate (`a` with `b:c` is not `a:b` with `c`), so the length is what parts them.
 //! Pure. Bounds: those of its parts.
 
+use crate::config::api_clients::KEYS_NAME;
 use fanfare_protocol::ids::{App, SessionId};
 
 /// Whose keys: each publisher has its own.
 #[derive(Debug, Clone, Copy)]
 pub enum Publisher<'a> {
-    /// The HTTP API of an app.
-    Api(&'a App),
+    /// A client of the HTTP API, in an app.
+    Api {
+        /// The app that it speaks of.
+        app: &'a App,
+        /// Its name.
+        client: &'a str,
+    },
     /// A user, over all sessions.
     User(&'a str),
     /// A session without a user.
@@ -23,7 +29,9 @@ impl Publisher<'_> {
     #[must_use]
     pub fn remembered(self, key: &str) -> String {
         match self {
-            Self::Api(app) => named('a', app.as_str(), key),
+            // As earlier releases have it for all: the operator's keys are one client.
+            Self::Api { app, client } if client == KEYS_NAME => named('a', app.as_str(), key),
+            Self::Api { app, client } => named('c', &named('a', app.as_str(), client), key),
             Self::User(user) => named('u', user, key),
             Self::Session(session) => named('s', &session.to_string(), key),
         }
@@ -66,12 +74,15 @@ mod tests {
     fn kinds_of_publishers_never_meet() {
         let session = SessionId(7);
         let (app, user) = (App::default_app(), session.to_string());
+        let api = |client| Publisher::Api { app: &app, client }.remembered("k");
         let names = [
-            Publisher::Api(&app).remembered("k"),
+            api(KEYS_NAME),
+            api("billing"),
+            api("billin"),
             Publisher::User(app.as_str()).remembered("k"),
             Publisher::Session(session).remembered("k"),
             Publisher::User(&user).remembered("k"),
         ];
-        assert_eq!(HashSet::from(names).len(), 4);
+        assert_eq!(HashSet::from(names).len(), 6);
     }
 }

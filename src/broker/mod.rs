@@ -214,13 +214,13 @@ pub enum FeedEvent {
         /// The session that did it.
         session: SessionId,
     },
-    /// The broker confirmed these subscriptions, each with the number of the wish that it fulfils;
-    /// everything published from now on comes. One that stood already is confirmed again when it
-    /// moved to another feed; what was published meanwhile may be missing then.
+    /// These subscriptions stand, each with the number of the wish that it fulfils: all that is
+    /// published from now on comes. One that moved to another feed may lack what came meanwhile.
     Subscribed(Vec<(Topic, WishNumber)>),
-    /// Deliveries of this feed may have been lost up to now. The subscriptions stand again
-    /// (confirmed), so a check of every topic that it brings ([`Broker::feed_of`]) against its last
-    /// id finds what is missing.
+    /// This feed brings nothing from here on, until it stands again.
+    Down(FeedNumber),
+    /// Deliveries of this feed may have been lost. It stands again: a check of every topic that it
+    /// brings ([`Broker::feed_of`]) against its last id finds what is missing.
     Break(FeedNumber),
     /// Deliveries of these topics alone were lost because the dispatcher's queue was full.
     Doubt(Vec<Topic>),

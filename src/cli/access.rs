@@ -8,11 +8,12 @@ use std::path::PathBuf;
 
 use fanfare_client::dial::{DialError, Tls};
 use fanfare_client::error::ConnectionError;
-use fanfare_client::http::{ApiError, ApiOptions, without_secrets};
+use fanfare_client::http::{Api, ApiError, ApiOptions, without_secrets};
 use fanfare_client::resuming::CommandError;
 
 use super::exit::{Exit, Failure};
 use super::output::note;
+use fanfare_protocol::ids::App;
 
 /// What to do about a certificate whose issuer is not trusted.
 const CA_HINT: &str = "--ca FILE names the certificate to trust";
@@ -44,6 +45,35 @@ impl TlsArgs {
             insecure: self.insecure,
         }
     }
+}
+
+/// Which app is meant.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct AppArgs {
+    /// The app that is meant; by default that of the key, or "default"
+    #[arg(long, value_name = "NAME", value_parser = parse_app)]
+    pub app: Option<App>,
+}
+
+impl AppArgs {
+    /// Makes every call about this app.
+    ///
+    /// # Errors
+    /// The name can be none; the parser has taken it, so this is no case.
+    pub fn of(&self, api: Api) -> Result<Api, ApiError> {
+        match &self.app {
+            Some(app) => api.of_app(app.as_str()),
+            None => Ok(api),
+        }
+    }
+}
+
+/// Reads the name of an app.
+///
+/// # Errors
+/// What it must be.
+pub fn parse_app(text: &str) -> Result<App, &'static str> {
+    App::new(text).map_err(|_| "the name of an app is 1 to 32 of a-z 0-9 _ -")
 }
 
 /// Where the API is and how to be let in.
@@ -83,7 +113,9 @@ impl ApiArgs {
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
         let exit = match &error {
-            ApiError::Address { .. } | ApiError::Trust(_) | ApiError::Key => Exit::Usage,
+            ApiError::Address { .. } | ApiError::Trust(_) | ApiError::Key | ApiError::App => {
+                Exit::Usage
+            }
             ApiError::Refused { status, .. } => Exit::by_status(status.as_u16()),
             ApiError::Unreachable { .. }
             | ApiError::Broken { .. }
@@ -117,6 +149,11 @@ impl From<ApiError> for Failure {
             (_, Exit::Unreachable) => {
                 failure.hint("is the node running? Start one with: fanfare serve --dev")
             }
+            // The key is right, or the answer would be 401.
+            (ApiError::Refused { status, .. }, _) if status.as_u16() == 403 => failure.hint(
+                "the key is right, and its client may not do this: see scopes, topics and app of its \
+                 section [[api.clients]]",
+            ),
             (_, Exit::Denied) => failure.hint("give the key with --api-key or FANFARE_API_KEY"),
             _ => failure,
         }

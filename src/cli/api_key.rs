@@ -21,13 +21,16 @@ use fanfare_protocol::pattern;
 /// What every key begins with, so that tools which look for secrets find one.
 const PREFIX: &str = "ffk_";
 
-/// Arguments of `api-key`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
+/// The same below `api-key` and below `api-key new`, where they are looked for.
+const EXAMPLES: &str = "\
 Examples:
   fanfare api-key new --name billing --scope publish --topic 'orders:**' --topic '@*'
   fanfare api-key new --name support --scope read --scope users --expires 90d
-  fanfare api-key new --name billing --scope publish | jq -r .key")]
+  fanfare api-key new --name billing --scope publish | jq -r .key";
+
+/// Arguments of `api-key`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ApiKeyArgs {
     #[command(subcommand)]
     command: ApiKeyCommand,
@@ -40,6 +43,7 @@ enum ApiKeyCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 struct NewArgs {
     /// The client's name, as the audit shows it
     #[arg(long, value_name = "NAME", value_parser = parse_name)]

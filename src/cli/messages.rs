@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::access::{ApiArgs, TlsArgs};
+use super::access::{ApiArgs, AppArgs, TlsArgs};
 use super::exit::{Exit, Failure};
 use super::lines::{self, InputError};
 use super::output::{self, Format};
@@ -71,6 +71,8 @@ pub struct MessageArgs {
     /// How to print what became of it
     #[arg(long, value_enum, default_value = "auto")]
     format: Format,
+    #[command(flatten)]
+    app: AppArgs,
     #[command(flatten)]
     api: ApiArgs,
     #[command(flatten)]
@@ -139,7 +141,8 @@ pub async fn send(args: &MessageArgs, call: Call, times: Times) -> Result<Exit, 
         return Err(Failure::new(Exit::Usage, &MessageError::NoTarget)
             .hint(format!("for example: {}", call.example)));
     }
-    let mut api = Api::new(&args.api.options(), &args.tls.of(&args.api.api_url))?;
+    let api = Api::new(&args.api.options(), &args.tls.of(&args.api.api_url))?;
+    let mut api = args.app.of(api)?;
     let mut sender = Sender {
         args,
         call,

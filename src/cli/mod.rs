@@ -7,6 +7,7 @@
 
 pub mod access;
 pub mod api_key;
+pub mod apps;
 #[cfg(feature = "bench")]
 pub mod bench;
 pub mod completions;
@@ -81,6 +82,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Make a key of the HTTP API
     ApiKey(api_key::ApiKeyArgs),
+    /// List, show, store and remove apps
+    Apps(apps::AppsArgs),
     /// Refuse tokens from now on, on every node, and end the sessions that they opened
     Revoke(revoke::RevokeArgs),
     /// List the nodes of the cluster
@@ -115,6 +118,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Subscribe(args) => block_on(subscribe::run(args)),
         Command::Token(args) => token::run(&args),
         Command::ApiKey(args) => api_key::run(&args),
+        Command::Apps(args) => block_on(apps::run(args)),
         Command::Revoke(args) => block_on(revoke::run(args)),
         Command::Nodes(args) => block_on(nodes::run(args)),
         Command::Health(args) => health::run(args),

@@ -18,6 +18,7 @@ Examples:
   fanfare publish orders:eu '{\"id\":7,\"state\":\"paid\"}' --key order-7 --priority high
   fanfare publish --user alice 'your report is ready'
   fanfare publish --everyone 'maintenance at 18:00'
+  fanfare publish news 'hello' --app shop
   tail -f events.jsonl | fanfare publish events -
   fanfare publish news 'hello' --api-url https://api.example.com --api-key KEY
 

@@ -7,7 +7,7 @@ use clap::Args;
 use fanfare_client::http::{Api, percent_encode};
 use serde_json::{Map, Value};
 
-use super::access::{ApiArgs, TlsArgs};
+use super::access::{ApiArgs, AppArgs, TlsArgs};
 use super::exit::{Exit, Failure};
 use super::output::{self, Format};
 
@@ -19,6 +19,7 @@ Examples:
   fanfare revoke --user alice
   fanfare revoke --user alice --issued-before 1732190000
   fanfare revoke --jti 4f1c --jti 77ab
+  fanfare revoke --user alice --app shop
   fanfare revoke --all --api-url https://api.example.com --api-key KEY
 
 Sessions that were opened with such a token end (4002), and topics that were joined with one are
@@ -26,7 +27,8 @@ left. Tokens that are issued later are taken: whoever must not get one must be r
 are issued. What was revoked is never taken back.
 
 Exit code 0 also where some nodes have not said yet that they refuse the tokens; they are named on
-stderr. They do as soon as they reach Redis, and take no token before.",
+stderr. They do as soon as they reach Redis. One that does not reach it takes no token from some
+seconds on, and one of a release without revocation goes on taking them.",
     group(clap::ArgGroup::new("which").required(true))
 )]
 pub struct RevokeArgs {
@@ -36,16 +38,18 @@ pub struct RevokeArgs {
     /// The token of this name (claim "jti"); may be repeated, up to 100 times
     #[arg(long, value_name = "JTI", group = "which")]
     jti: Vec<String>,
-    /// All tokens of everybody
+    /// All tokens of everybody in the app
     #[arg(long, group = "which")]
     all: bool,
-    /// Of these, those issued (claim "iat") before this unix second; by default before the next full
-    /// second, with --jti whenever it was
+    /// Of these, those issued (claim "iat") before this unix second; by default all that may have
+    /// been so far, with --jti whenever it was
     #[arg(long, value_name = "SECONDS")]
     issued_before: Option<u64>,
     /// How to print
     #[arg(long, value_enum, default_value = "auto")]
     format: Format,
+    #[command(flatten)]
+    app: AppArgs,
     #[command(flatten)]
     api: ApiArgs,
     #[command(flatten)]
@@ -58,7 +62,7 @@ pub struct RevokeArgs {
 /// [`Failure`] when the node cannot be reached or refuses.
 pub async fn run(args: RevokeArgs) -> Result<Exit, Failure> {
     let tls = args.tls.of(&args.api.api_url);
-    let mut api = Api::new(&args.api.options(), &tls)?;
+    let mut api = args.app.of(Api::new(&args.api.options(), &tls)?)?;
     let mut body = Map::new();
     if let Some(second) = args.issued_before {
         body.insert("issued_before".to_owned(), second.into());
@@ -83,7 +87,7 @@ pub async fn run(args: RevokeArgs) -> Result<Exit, Failure> {
         let nodes: Vec<_> = waiting.iter().filter_map(Value::as_str).collect();
         let nodes = nodes.join(", ");
         output::note(&format!(
-            "not read yet by: {}; they take no token before they have, or refuse these within a second",
+            "not read yet by: {}; within some seconds they refuse these, or take no token until they have read",
             output::printable(&nodes)
         ));
     }

@@ -13,10 +13,11 @@ use fanfare_client::error::ConnectionError;
 use fanfare_client::resuming::{Event, Options, ResumingConnection};
 use serde_json::{Map, Value, json};
 
-use super::access::TlsArgs;
+use super::access::{TlsArgs, parse_app};
 use super::exit::{Exit, Failure};
 use super::output::{self, Format};
 use super::transcript;
+use fanfare_protocol::ids::App;
 
 /// Arguments of `subscribe`.
 #[derive(Debug, Args)]
@@ -26,6 +27,7 @@ Examples:
   fanfare subscribe orders:eu --rewind 10
   fanfare subscribe orders:eu --since 1732190000000-7 --count 100 > missed.jsonl
   fanfare subscribe --inbox --user alice
+  fanfare subscribe news --app shop
   FANFARE_TOKEN=... fanfare subscribe --inbox --since 0-0
   fanfare subscribe news --url wss://realtime.example.com
 
@@ -52,6 +54,9 @@ pub struct SubscribeArgs {
     /// Connect as this user, without a token, to a node started with --dev
     #[arg(long, value_name = "NAME", conflicts_with = "token")]
     user: Option<String>,
+    /// The app that is meant; by default that of the token, or "default"
+    #[arg(long, value_name = "NAME", value_parser = parse_app)]
+    app: Option<App>,
     /// Token of the session
     #[arg(long, env = "FANFARE_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -138,9 +143,18 @@ async fn listen(args: &SubscribeArgs) -> Result<Exit, Failure> {
 }
 
 /// Connects and joins; gives the name of the topic whose events are wanted.
+/// The address with the app, where one is named.
+fn address(args: &SubscribeArgs) -> String {
+    let Some(app) = &args.app else {
+        return args.url.clone();
+    };
+    let mark = if args.url.contains('?') { '&' } else { '?' };
+    format!("{}{mark}app={app}", args.url)
+}
+
 async fn join(args: &SubscribeArgs) -> Result<(ResumingConnection, String), Failure> {
     let mut options = Options {
-        urls: vec![args.url.clone()],
+        urls: vec![address(args)],
         // A token in the environment does not stand against `--user` on the command line.
         token: args.token.clone().filter(|_| args.user.is_none()).into(),
         user: args.user.clone(),

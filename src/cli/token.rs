@@ -12,12 +12,14 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Map, Value};
 
+use super::access::parse_app;
 use super::exit::{Exit, Failure};
 use super::output;
 use crate::auth::keys::KeyFault;
 use crate::auth::mint::{self, MintError, MintKey};
 use crate::config::Secret;
 use crate::config::token_keys::{self, WITH_PUBLIC_KEY, WITH_SECRET};
+use fanfare_protocol::ids::App;
 
 /// Arguments of `token`.
 #[derive(Debug, Args)]
@@ -28,6 +30,7 @@ Examples:
   fanfare token --user alice --ttl 15m --secret-file secret.txt \\
       --can 'subscribe=orders:*' --can 'publish=chat:**'
   fanfare token --user alice --key private.pem --algorithm ES256 --claim 'info={\"name\":\"Al\"}'
+  fanfare token --user alice --app shop --secret-env SHOP_SECRET
   FANFARE_TOKEN=$(fanfare token --user alice --secret-env APP_SECRET) fanfare subscribe --inbox
 
 --can may be repeated; without it the token restricts nothing by itself.",
@@ -44,6 +47,9 @@ pub struct TokenArgs {
     /// A right: OPERATION=PATTERN with subscribe, publish, presence or history
     #[arg(long, value_name = "OP=PATTERN", value_parser = parse_right)]
     can: Vec<(String, String)>,
+    /// The app that it is for (claim "app"); without it a node takes it for "default"
+    #[arg(long, value_name = "NAME", value_parser = parse_app)]
+    app: Option<App>,
     /// Make it a token for this one topic
     #[arg(long, value_name = "TOPIC")]
     topic: Option<String>,
@@ -180,6 +186,9 @@ fn claims(args: &TokenArgs) -> Map<String, Value> {
     claims.insert("sub".to_owned(), args.user.as_str().into());
     claims.insert("iat".to_owned(), now.as_secs().into());
     claims.insert("exp".to_owned(), (now + args.ttl).as_secs().into());
+    if let Some(app) = &args.app {
+        claims.insert("app".to_owned(), app.as_str().into());
+    }
     if let Some(topic) = &args.topic {
         claims.insert("topic".to_owned(), topic.as_str().into());
     }

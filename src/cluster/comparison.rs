@@ -85,7 +85,7 @@ pub(super) fn compare(view: &View, texts: &Texts) -> Comparison {
         let names = said.entry(Said::by(&other.details)).or_default();
         names.push(&other.owner.node);
     }
-    let known = texts.known();
+    let (own, known) = (texts.own(), texts.known());
     let mut comparison = Comparison::default();
     let mut found: BTreeMap<Difference<'_>, Vec<&NodeId>> = BTreeMap::new();
     for (said, names) in said {
@@ -95,7 +95,7 @@ pub(super) fn compare(view: &View, texts: &Texts) -> Comparison {
                 continue;
             }
             Said::Text(text) => text,
-            Said::Digest(digest) if digest == texts.digest() => texts.own(),
+            Said::Digest(digest) if *digest == *own.digest => &own.text,
             Said::Digest(digest) => match known.get(digest) {
                 Some(text) => text,
                 None => {
@@ -104,7 +104,7 @@ pub(super) fn compare(view: &View, texts: &Texts) -> Comparison {
                 }
             },
         };
-        let differences = differences(texts.own(), theirs);
+        let differences = differences(&own.text, theirs);
         if differences.is_empty() {
             comparison.same_count += names.len();
         } else {

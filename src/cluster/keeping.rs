@@ -4,49 +4,85 @@
 //! In: the configuration, and the texts of others (`texts`). Out: a text, and where two of them
 //! differ. A node whose namespace has no history deletes what others keep, one without `replicas_min`
 //! answers `ok` too early for those that have it, one with a longer lease does not see an outage that
-//! others need to be seen, and one with shorter messages buries what others took into the queue; none is
-//! a fault while settings are rolled out.
+//! others need to be seen, and one with shorter messages buries what others took into the queue. One that
+//! takes other tokens, other keys of the API, or gives other rights is a door that others have closed. None
+//! is a fault while settings are rolled out.
 //! Owns nothing. Bounds: [`LISTED_MAX`] namespaces one by one, one digest over the others.
 //!
 //! The text is `NAME:VALUE,VALUE,…` for each namespace that differs from `default`, separated by
-//! spaces. Names that begin with `@` are of no namespace. What only one of two texts has is not
+//! spaces. What may hold any character, or is secret, stands there as the first 32 bits of its SHA-256:
+//! enough to see a difference, and no help to whoever guesses a long secret. Names that begin with `@`
+//! are of no namespace; of the apps of the file beside `default` there is one digest each. What only one
+//! of two texts has is not
 //! compared: a later release may append values and names, and an earlier one says nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::app::AppSettings;
 use crate::config::{Config, Namespace};
+use fanfare_protocol::ids::App;
+
+mod access;
 
 /// Most namespaces that are listed one by one.
 const LISTED_MAX: usize = 32;
 
 /// The values of a namespace, in their order. What a publication does not say itself is written
 /// with it by the node that takes it, so `conflate` and `priority` are among them.
-const OF_NAMESPACE: [&str; 6] = [
+const OF_NAMESPACE: [&str; 10] = [
     "history_entries_max",
     "history_age_s",
     "presence",
     "replicas_min",
     "conflate",
     "priority",
+    "subscribe",
+    "publish",
+    "history",
+    "presence_allow",
 ];
 const OF_SESSION: [&str; 2] = ["idempotency_s", "message_bytes_max"];
 const OF_REDIS: [&str; 1] = ["lease_ms"];
 const OF_QUEUE: [&str; 2] = ["capacity", "idempotency_s"];
+const OF_AUTH: [&str; 8] = [
+    "token_life_max_s",
+    "leeway_s",
+    "anonymous",
+    "keys (digest)",
+    "issuers (digest)",
+    "issuer (digest)",
+    "audience (digest)",
+    "origins (digest)",
+];
+const OF_API: [&str; 2] = ["keys (digest)", "clients (digest)"];
 
 const SESSION: &str = "@session";
 const REDIS: &str = "@redis";
 const QUEUE: &str = "@queue";
+const AUTH: &str = "@auth";
+const API: &str = "@api";
 const INBOX: &str = "@inbox";
 const EVERYONE: &str = "@everyone";
 /// How many namespaces are not listed, and the digest over them.
 const REST: &str = "@rest";
 const DEFAULT: &str = "default";
+/// How many apps there are beside `default`, and the digest over them.
+const APPS: &str = "@apps";
+/// With the name of an app behind it: the digest of what that keeps.
+const APP: &str = "@app/";
+/// What a node says of an app that it does not have.
+const NONE: &str = "none";
 
-/// What this node says of itself.
+/// What this node says of itself: what it was started with, and what of it was read again since.
 #[must_use]
-pub fn said(config: &Config) -> String {
+pub fn said<'a>(
+    config: &Config,
+    read: &Config,
+    apps: impl Iterator<Item = (&'a App, &'a Arc<AppSettings>)>,
+) -> String {
     let own = [(INBOX, &config.inbox), (EVERYONE, &config.everyone)];
     let Config {
         session,
@@ -60,8 +96,34 @@ pub fn said(config: &Config) -> String {
         lease: redis.lease,
         queue_capacity: queue.capacity,
         queue_idempotency: queue.idempotency,
+        auth: access::of_auth(&config.auth, &read.auth),
+        api: access::of_api(&read.api),
     };
-    text(&head, own, &config.namespaces)
+    text(&head, own, &config.namespaces) + &text_of_apps(apps)
+}
+
+/// How many apps there are beside `default` and a digest over what all of them keep; then a digest for
+/// each of the first.
+fn text_of_apps<'a>(apps: impl Iterator<Item = (&'a App, &'a Arc<AppSettings>)>) -> String {
+    let apps = apps.filter(|(app, _)| app.as_str() != DEFAULT);
+    let (mut listed, mut all, mut count) = (String::new(), String::new(), 0_usize);
+    for (app, settings) in apps {
+        let mut kept = String::new();
+        push(&mut kept, INBOX, &values(&settings.inbox));
+        push(&mut kept, EVERYONE, &values(&settings.everyone));
+        for (name, namespace) in &settings.namespaces {
+            push(&mut kept, name, &values(namespace));
+        }
+        let digest = format!("{:08x}", crc32fast::hash(kept.as_bytes()));
+        let name = format!("{APP}{app}");
+        push(&mut all, &name, &digest);
+        if count < LISTED_MAX {
+            push(&mut listed, &name, &digest);
+        }
+        count += 1;
+    }
+    let digest = crc32fast::hash(all.as_bytes());
+    format!(" {APPS}:{count},{digest:08x}{listed}")
 }
 
 /// The values that are of no namespace.
@@ -71,6 +133,8 @@ struct Head {
     lease: Duration,
     queue_capacity: u64,
     queue_idempotency: Duration,
+    auth: String,
+    api: String,
 }
 
 fn text(
@@ -84,6 +148,8 @@ fn text(
     let queue_idempotency_s = head.queue_idempotency.as_secs();
     let queue = format!("{},{queue_idempotency_s}", head.queue_capacity);
     push(&mut text, QUEUE, &queue);
+    push(&mut text, AUTH, &head.auth);
+    push(&mut text, API, &head.api);
     for (name, namespace) in own {
         push(&mut text, name, &values(namespace));
     }
@@ -127,10 +193,15 @@ fn values(namespace: &Namespace) -> String {
         replicas_min,
         conflate,
         priority,
+        subscribe,
+        publish,
+        history,
+        presence_allow,
         ..
     } = namespace;
-    let priority = format!("{priority:?}").to_lowercase();
-    format!("{entries_max},{age_s},{presence},{replicas_min},{conflate},{priority}")
+    let rest = format!("{priority:?},{subscribe:?},{publish:?},{history:?},{presence_allow:?}");
+    let rest = rest.to_lowercase();
+    format!("{entries_max},{age_s},{presence},{replicas_min},{conflate},{rest}")
 }
 
 /// What a node said, the values of a name in one text.
@@ -159,7 +230,15 @@ impl<'a> Said<'a> {
     }
 
     fn rest(&self) -> &'a str {
-        self.0.get(REST).copied().unwrap_or("none")
+        self.0.get(REST).copied().unwrap_or(NONE)
+    }
+
+    /// The digest of what an app keeps; `None`: it is not known whether there is such an app.
+    fn of_app(&self, name: &str) -> Option<&'a str> {
+        let count: usize = self.0.get(APPS)?.split(',').next()?.parse().ok()?;
+        let are_all_listed = count <= LISTED_MAX;
+        let listed = self.0.get(name).copied();
+        listed.or_else(|| are_all_listed.then_some(NONE))
     }
 
     /// Whether two digests are of the same namespaces, and of the same settings. Where others are
@@ -191,8 +270,14 @@ pub(super) fn differences<'a>(mine: &'a str, theirs: &'a str) -> Vec<Difference<
             SESSION => ("session".to_owned(), &OF_SESSION[..]),
             REDIS => ("redis".to_owned(), &OF_REDIS[..]),
             QUEUE => ("queue".to_owned(), &OF_QUEUE[..]),
+            AUTH => ("auth".to_owned(), &OF_AUTH[..]),
+            API => ("api".to_owned(), &OF_API[..]),
             INBOX => ("inbox".to_owned(), &OF_NAMESPACE[..]),
             EVERYONE => ("everyone".to_owned(), &OF_NAMESPACE[..]),
+            _ if name.starts_with(APP) => {
+                found.extend(of_app(name, &mine, &theirs));
+                continue;
+            }
             _ if name.starts_with('@') => continue,
             _ => (format!("namespaces.{name}"), &OF_NAMESPACE[..]),
         };
@@ -207,6 +292,17 @@ pub(super) fn differences<'a>(mine: &'a str, theirs: &'a str) -> Vec<Difference<
             }
         }
     }
+    let (of_mine, of_theirs) = (mine.0.get(APPS), theirs.0.get(APPS));
+    if let (Some(mine), Some(theirs)) = (of_mine, of_theirs)
+        && mine != theirs
+        && !found.iter().any(|found| found.what.starts_with("apps."))
+    {
+        found.push(Difference {
+            what: format!("apps after the first {LISTED_MAX} (how many in all, digest)"),
+            mine,
+            theirs,
+        });
+    }
     if mine.has_rest_like(&theirs) && mine.rest() != theirs.rest() {
         found.push(Difference {
             what: format!("namespaces after the first {LISTED_MAX} (how many, digest)"),
@@ -217,168 +313,16 @@ pub(super) fn differences<'a>(mine: &'a str, theirs: &'a str) -> Vec<Difference<
     found
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Allow;
-    use fanfare_protocol::ids::Priority;
-
-    fn namespace(history_entries_max: u32) -> Namespace {
-        Namespace {
-            history_entries_max,
-            history_age: Duration::from_secs(60),
-            presence: false,
-            priority: Priority::Normal,
-            conflate: false,
-            trace: false,
-            subscribe: Allow::Token,
-            publish: Allow::Token,
-            history: Allow::Token,
-            presence_allow: Allow::Token,
-            replicas_min: 0,
-            authorize_subscribe: None,
-            authorize_publish: None,
-            replicas_timeout: Duration::from_secs(1),
-        }
-    }
-
-    /// What a node with these namespaces says; `default` has 10 entries.
-    fn saying(namespaces: &[(&str, Namespace)]) -> String {
-        let default = [("default", namespace(10))];
-        let all = default.iter().chain(namespaces);
-        let all = all.map(|(name, n)| ((*name).to_owned(), n.clone()));
-        let own = namespace(5);
-        let own = [(INBOX, &own), (EVERYONE, &own)];
-        let head = Head {
-            idempotency: Duration::from_secs(300),
-            message_bytes_max: 65_536,
-            lease: Duration::from_secs(5),
-            queue_capacity: 50_000,
-            queue_idempotency: Duration::from_secs(86_400),
-        };
-        text(&head, own, &all.collect())
-    }
-
-    fn told(mine: &str, theirs: &str) -> Vec<String> {
-        let differences = differences(mine, theirs).into_iter();
-        let told = differences.map(|d| format!("{}: {}, {}", d.what, d.mine, d.theirs));
-        told.collect()
-    }
-
-    /// So many namespaces with a history of 1.
-    fn many(count: usize) -> Vec<(String, Namespace)> {
-        let name = |nth| (format!("n{nth:03}"), namespace(1));
-        (0..count).map(name).collect()
-    }
-
-    fn saying_of(namespaces: &[(String, Namespace)]) -> String {
-        let named = namespaces
-            .iter()
-            .map(|(name, n)| (name.as_str(), n.clone()));
-        saying(&named.collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn what_is_kept_and_promised_is_said_in_few_words() {
-        let orders = Namespace {
-            presence: true,
-            replicas_min: 2,
-            conflate: true,
-            priority: Priority::High,
-            ..namespace(7)
-        };
-        assert_eq!(
-            saying(&[("orders", orders), ("ticks", namespace(0))]),
-            "@session:300,65536 @redis:5000 @queue:50000,86400 \
-             @inbox:5,60,false,0,false,normal @everyone:5,60,false,0,false,normal \
-             default:10,60,false,0,false,normal orders:7,60,true,2,true,high \
-             ticks:0,0,false,0,false,normal"
-        );
-    }
-
-    #[test]
-    fn each_setting_that_differs_is_named_with_both_sides() {
-        let mine = saying(&[("a=b,c", namespace(7))]);
-        assert_eq!(told(&mine, &mine), [""; 0]);
-        let theirs = saying(&[("a=b,c", namespace(0))]);
-        let both = [
-            "namespaces.a=b,c.history_age_s: 60, 0",
-            "namespaces.a=b,c.history_entries_max: 7, 0",
-        ];
-        let mut found = told(&mine, &theirs);
-        found.sort_unstable();
-        assert_eq!(found, both);
-        let theirs = mine.replace("@session:300", "@session:60");
-        assert_eq!(told(&mine, &theirs), ["session.idempotency_s: 300, 60"]);
-        let theirs = mine.replace("300,65536", "300,300000");
-        let message_bytes_max = ["session.message_bytes_max: 65536, 300000"];
-        assert_eq!(told(&mine, &theirs), message_bytes_max);
-        let theirs = mine.replace("@queue:50000,86400", "@queue:10,5");
-        let queue = ["queue.capacity: 50000, 10", "queue.idempotency_s: 86400, 5"];
-        assert_eq!(told(&mine, &theirs), queue);
-        let theirs = mine.replace("@redis:5000", "@redis:20000");
-        assert_eq!(told(&mine, &theirs), ["redis.lease_ms: 5000, 20000"]);
-        let theirs = mine.replace("@everyone:5", "@everyone:6");
-        assert_eq!(told(&mine, &theirs), ["everyone.history_entries_max: 5, 6"]);
-    }
-
-    #[test]
-    fn a_namespace_that_only_one_has_is_compared_with_the_default_of_the_other() {
-        let chat = namespace(7);
-        let (with, without) = (saying(&[("chat", chat)]), saying(&[]));
-        let what = "namespaces.chat.history_entries_max";
-        assert_eq!(told(&with, &without), [format!("{what}: 7, 10")]);
-        assert_eq!(told(&without, &with), [format!("{what}: 10, 7")]);
-        let like_default = saying(&[("chat", namespace(10))]);
-        assert_eq!(told(&like_default, &without), [""; 0]);
-        // And where the defaults differ, by what holds.
-        let theirs = without.replace("default:10", "default:7");
-        let default = "namespaces.default.history_entries_max: 10, 7";
-        assert_eq!(told(&with, &theirs), [default]);
-    }
-
-    #[test]
-    fn what_another_release_says_more_or_less_is_no_difference() {
-        let mine = saying(&[("chat", namespace(7))]);
-        for theirs in [
-            String::new(),
-            "from another planet".to_owned(),
-            mine.replace("normal", "normal,12") + " @more:3",
-            mine.replace(",normal", ""),
-            mine.replace("@redis:5000 ", ""),
-            mine.replace(",65536", ""),
-            mine.replace("@queue:50000,86400 ", ""),
-        ] {
-            assert_eq!(told(&mine, &theirs), [""; 0], "{theirs}");
-            assert_eq!(told(&theirs, &mine), [""; 0], "{theirs}");
-        }
-    }
-
-    #[test]
-    fn beyond_the_bound_one_digest_is_compared_and_nothing_is_told_twice() {
-        let mine = many(LISTED_MAX + 3);
-        let said = saying_of(&mine);
-        assert!(said.contains(" @rest:3,"), "{said}");
-        assert_eq!(told(&said, &said), [""; 0]);
-        let mut theirs = mine.clone();
-        theirs[LISTED_MAX + 1].1.history_entries_max = 2;
-        let found = told(&said, &saying_of(&theirs));
-        assert_eq!(found.len(), 1);
-        assert!(
-            found[0].starts_with("namespaces after the first 32"),
-            "{found:?}"
-        );
-        let found = told(&said, &saying_of(&mine[..LISTED_MAX]));
-        assert!(found[0].ends_with(", none"), "{found:?}");
-        // One of the first is missing, so that others are listed.
-        theirs = mine.clone();
-        theirs.remove(5);
-        let missing = "namespaces.n005.history_entries_max: 1, 10";
-        assert_eq!(told(&said, &saying_of(&theirs)), [missing]);
-        // The rest of a release with more settings is another digest over the same.
-        let later = said
-            .replace("normal", "normal,1")
-            .replace("@rest:3,", "@rest:3,0");
-        assert_eq!(told(&said, &later), [""; 0]);
-    }
+/// Whether an app of the file is another one there.
+fn of_app<'a>(name: &str, mine: &Said<'a>, theirs: &Said<'a>) -> Option<Difference<'a>> {
+    let (mine, theirs) = (mine.of_app(name)?, theirs.of_app(name)?);
+    let app = name.strip_prefix(APP)?;
+    (mine != theirs).then(|| Difference {
+        what: format!("apps.{app} (digest of what it keeps)"),
+        mine,
+        theirs,
+    })
 }
+
+#[cfg(test)]
+mod tests;

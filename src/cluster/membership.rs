@@ -31,7 +31,7 @@ use fanfare_protocol::ids::{NodeId, Owner};
 /// Least time from one heartbeat to the next, whoever asks and how often.
 const HURRIED: Duration = Duration::from_millis(200);
 /// Heartbeats per lease.
-const BEATS_PER_LEASE: u32 = 5;
+pub const BEATS_PER_LEASE: u32 = 5;
 
 /// What membership needs to know.
 pub struct Settings {

@@ -32,7 +32,7 @@ use super::occupancy_store::{OccupancyError, OccupancyStore, WriteFailures};
 use super::view::View;
 use crate::redis::Keys;
 use crate::redis::keyspace::Keyspace;
-use fanfare_protocol::ids::{Owner, Topic, TopicKind};
+use fanfare_protocol::ids::{App, Owner, Topic, TopicKind};
 
 /// Changes in one batch. It bounds how long the lock is held and how late a tick can be.
 const CHANGES_PER_BATCH_MAX: usize = 256;
@@ -241,17 +241,19 @@ impl Occupancy {
     /// [`OccupancyError`]: an index cannot be read, or no topic can be counted.
     pub async fn topics(
         &self,
+        app: &App,
         after: Option<&Topic>,
         limit: usize,
     ) -> Result<OccupiedPage, OccupancyError> {
         let (candidates, next) = match &self.store {
             Some(store) => {
                 let view = Arc::clone(&self.view.borrow());
-                occupancy_pages::candidates(store, &view, after, limit).await?
+                occupancy_pages::candidates(store, &view, (app, after), limit).await?
             }
             None => {
                 let levels = self.shared.levels();
-                let mut topics = levels.after(after).map(|(topic, _)| topic.clone());
+                let topics = levels.after(after).map(|(topic, _)| topic);
+                let mut topics = topics.filter(|topic| topic.app() == app.as_str()).cloned();
                 let candidates: Vec<_> = topics.by_ref().take(limit).collect();
                 let more = topics.next().is_some();
                 let next = candidates.last().cloned().filter(|_| more);

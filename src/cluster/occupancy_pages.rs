@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::occupancy_store::{Begin, OccupancyError, OccupancyStore, read_entry};
 use super::view::View;
-use fanfare_protocol::ids::{Owner, Topic};
+use fanfare_protocol::ids::{App, Owner, Topic};
 
 /// Partitions whose index is read at the same time.
 const ROUND_MAX: u32 = 32;
@@ -37,14 +37,14 @@ const LOOKS_MIN: usize = 4_096;
 /// Topics of a page, and after which one to go on.
 pub(super) type Candidates = (Vec<Topic>, Option<Topic>);
 
-/// The first topics after `after` that a live node has in an index.
+/// The first topics of an app after `after` that a live node has in an index.
 ///
 /// # Errors
 /// [`OccupancyError`]: an index cannot be read, or none that holds anything within the time.
 pub(super) async fn candidates(
     store: &OccupancyStore,
     view: &View,
-    after: Option<&Topic>,
+    (app, after): (&App, Option<&Topic>),
     limit: usize,
 ) -> Result<Candidates, OccupancyError> {
     let partitions_count = view.ring.partitions_count();
@@ -60,7 +60,7 @@ pub(super) async fn candidates(
                 // Only the first partition is begun in the middle.
                 let after = after.filter(|_| partition == first).cloned();
                 let begin = after.map_or(Begin::Start, Begin::Topic);
-                let part = store.indexed(partition, &begin, entries_max).await;
+                let part = store.indexed(partition, app, &begin, entries_max).await;
                 part.map(|part| (partition, part))
             })
             .buffered(ROUND_MAX as usize);
@@ -74,7 +74,7 @@ pub(super) async fn candidates(
                 let Some(begin) = part.next else { break };
                 let begin = page.behind_what_is_found(begin);
                 let entries_max = page.entries_wanted();
-                part = store.indexed(partition, &begin, entries_max).await?;
+                part = store.indexed(partition, app, &begin, entries_max).await?;
             }
             if Instant::now() >= end_at && partition + 1 < partitions_count {
                 return page.ended_early();

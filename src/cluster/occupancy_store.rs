@@ -19,7 +19,7 @@ use super::occupancy_buffer::{Change, ChangeKind};
 use crate::redis::keyspace::Keyspace;
 use crate::redis::script::text;
 use crate::redis::{Keys, RedisError};
-use fanfare_protocol::ids::{Owner, Topic};
+use fanfare_protocol::ids::{App, Owner, Topic};
 
 /// Calls of one batch that wait for Redis at the same time.
 const CALLS_IN_FLIGHT_MAX: usize = 64;
@@ -98,20 +98,23 @@ impl OccupancyStore {
         self.keyspace.server_of(&self.keys.topics_index(partition))
     }
 
-    /// A part of a partition's index, in the order of topics.
+    /// A part of what a partition's index has of an app, whose topics stand together, in their order.
     pub(super) async fn indexed(
         &self,
         partition: u32,
+        app: &App,
         from: &Begin,
         entries_max: usize,
     ) -> Result<Part, OccupancyError> {
         let from = match from {
-            Begin::Start => "-".to_owned(),
+            Begin::Start => format!("[{app}:"),
             Begin::Topic(topic) => format!("[{}!", topic.qualified()),
             Begin::Entry(entry) => format!("({entry}"),
         };
         let entries_max = entries_max.clamp(1, ENTRIES_PER_PART_MAX);
-        let args = [&from, "+", "LIMIT", "0", &entries_max.to_string()];
+        // The character behind the colon.
+        let to = format!("({app};");
+        let args = [&from, &to, "LIMIT", "0", &entries_max.to_string()];
         let args = args.map(|arg| arg.as_bytes().to_vec());
         let key = self.keys.topics_index(partition);
         let entries: Vec<String> = self.ask("ZRANGEBYLEX", &key, &args).await?;

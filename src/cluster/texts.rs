@@ -37,12 +37,27 @@ const LOOKS_MAX: u32 = 64;
 /// By their digests.
 type Known = BTreeMap<String, Arc<str>>;
 
+/// What this node says, and the digest of that.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Own {
+    pub(super) text: Arc<str>,
+    pub(super) digest: Arc<str>,
+}
+
+impl Own {
+    fn new(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            digest: digest(text).into(),
+        }
+    }
+}
+
 /// The handle: what this node says, and what was read of others. Cheap to clone; by default a node
 /// that says nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Texts {
-    own: Arc<str>,
-    digest: Arc<str>,
+    own: Arc<watch::Sender<Own>>,
     known: Arc<watch::Sender<Arc<Known>>>,
 }
 
@@ -51,21 +66,25 @@ impl Texts {
     #[must_use]
     pub fn new(own: &str) -> Self {
         Self {
-            own: own.into(),
-            digest: digest(own).into(),
+            own: Arc::new(watch::Sender::new(Own::new(own))),
             known: Arc::default(),
         }
     }
 
+    /// From now on it keeps and promises this.
+    pub fn say(&self, own: &str) {
+        self.own.send_replace(Own::new(own));
+    }
+
     /// The digest of its text, to be said with heartbeats.
     #[must_use]
-    pub fn digest(&self) -> &str {
-        &self.digest
+    pub fn digest(&self) -> Arc<str> {
+        Arc::clone(&self.own.borrow().digest)
     }
 
     /// Its text.
-    pub(super) fn own(&self) -> &str {
-        &self.own
+    pub(super) fn own(&self) -> Own {
+        self.own.borrow().clone()
     }
 
     /// The texts of others, by their digests.
@@ -117,8 +136,8 @@ pub struct TextsTask {
     view: watch::Receiver<Arc<View>>,
     keyspace: Keyspace,
     nodes_key: String,
-    /// Under which incarnation this node's text was written last, and when.
-    written: Option<(u64, Instant)>,
+    /// Under which incarnation this node's text was written last, when, and which.
+    written: Option<(u64, Instant, Arc<str>)>,
     reading: Reading,
 }
 
@@ -133,16 +152,18 @@ impl TextsTask {
     }
 
     async fn write(&mut self, incarnation: u64) {
-        let is_written =
-            |(under, at): (u64, Instant)| under == incarnation && at.elapsed() < WRITTEN_AFTER;
-        if incarnation == 0 || self.written.is_some_and(is_written) {
+        let own = self.texts.own();
+        let is_written = |(under, at, digest): &(u64, Instant, Arc<str>)| {
+            *under == incarnation && at.elapsed() < WRITTEN_AFTER && *digest == own.digest
+        };
+        if incarnation == 0 || self.written.as_ref().is_some_and(is_written) {
             return;
         }
-        let key = self.key(&self.texts.digest);
-        let args = [&*self.texts.own, "EX", &KEPT.as_secs().to_string()];
+        let key = self.key(&own.digest);
+        let args = [&*own.text, "EX", &KEPT.as_secs().to_string()];
         let args = args.map(|arg| arg.as_bytes().to_vec());
         match self.keyspace.command("SET", &key, &args).await {
-            Ok(_) => self.written = Some((incarnation, Instant::now())),
+            Ok(_) => self.written = Some((incarnation, Instant::now(), own.digest)),
             Err(error) => {
                 let error = &error as &(dyn std::error::Error + 'static);
                 debug!(
@@ -155,7 +176,8 @@ impl TextsTask {
 
     async fn read(&mut self, view: &View) {
         let others = view.nodes.iter().map(|node| &*node.details.keeps_digest);
-        let others = others.filter(|said| is_digest(said) && **said != *self.texts.digest);
+        let own = self.texts.digest();
+        let others = others.filter(|said| is_digest(said) && **said != *own);
         let wanted = self.reading.wanted(&others.collect());
         if !wanted.is_empty() {
             match self.ask(&wanted).await {

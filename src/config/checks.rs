@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use crate::config::Environment;
+use crate::config::app_keys::AUTHORIZE_CONNECT;
 use crate::config::authorizers;
 use crate::config::client_list;
 use crate::config::faults::Faults;
@@ -18,10 +19,14 @@ use crate::config::redis_url::RedisUrl;
 use crate::config::value::Value;
 use crate::config::values::{Origin, Values};
 
+mod api_keys;
 mod api_only;
 mod authorizing;
 pub(super) mod files;
+mod issuers;
 mod needs;
+pub mod of_app;
+mod of_topics;
 mod telemetry;
 mod tried;
 
@@ -66,23 +71,29 @@ pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Fa
     for relation in &RELATIONS {
         relation.check(values, faults);
     }
-    replicas(values, faults);
+    of_topics::check(values, faults);
     partitions(values, faults);
     listeners(values, faults);
     file_limit(values, machine, faults);
     memory(values, machine, faults);
     files::check(values, faults);
-    own_topics(values, faults);
     redis_access(values, faults);
     auth(values, faults);
     authorizing::check(values, faults);
+    issuers::check(values, faults);
     tried::check(values, faults);
     shards(values, faults);
     alone(values, faults);
     api_only::check(values, faults);
+    api_keys::check(values, faults);
     if values.environment() == Environment::Production {
         production(values, flags, faults);
     }
+}
+
+/// What of an app is allowed and still deserves a line.
+pub fn warnings_of_app(values: &Values) -> impl Iterator<Item = String> {
+    needs::warnings(values)
 }
 
 /// What is allowed and still deserves a line.
@@ -138,6 +149,7 @@ pub fn warnings(values: &Values) -> Vec<String> {
         ));
     }
     warnings.extend(needs::warnings(values));
+    warnings.extend(values.app_warnings().iter().cloned());
     warnings.extend(telemetry::warnings(values));
     warnings
 }
@@ -168,22 +180,6 @@ fn later<'a>(values: &Values, upper: &'a str, lower: &'a str) -> &'a str {
         upper
     } else {
         lower
-    }
-}
-
-/// Replicas are waited for within the time of a command.
-fn replicas(values: &Values, faults: &mut Faults) {
-    let upper = "redis.command_timeout_ms";
-    for section in values.replica_sections() {
-        let lower = &*format!("{section}.replicas_timeout_ms");
-        let (high, low) = (values.number(upper), values.number(lower));
-        let is_asked = values.number(&format!("{section}.replicas_min")) > 0;
-        if !is_asked || high > low || values.is_refused(upper) || values.is_refused(lower) {
-            continue;
-        }
-        let what = format!("{upper} is {high}, but must be above {lower}, which is {low}");
-        let remedy = format!("raise {upper} or lower {lower}");
-        faults.push(values.place(later(values, upper, lower)), what, remedy);
     }
 }
 
@@ -260,14 +256,6 @@ fn file_limit(values: &Values, machine: &Machine, faults: &mut Faults) {
         );
         let remedy = format!("lower it, or raise the limit (ulimit -n, LimitNOFILE) to {needed}");
         faults.push(values.place(path), what, remedy);
-    }
-}
-
-fn own_topics(values: &Values, faults: &mut Faults) {
-    let path = "inbox.history_entries_max";
-    if values.number(path) == 0 && !values.is_refused(path) {
-        let what = format!("{path} is 0, but an inbox keeps history");
-        faults.push(values.place(path), what, "give at least 1");
     }
 }
 
@@ -351,15 +339,18 @@ fn auth(values: &Values, faults: &mut Faults) {
     let anonymous = value(values, "auth.anonymous") == Some(&Value::Flag(true));
     let refused = [
         authorizers::PATH,
-        "auth.authorize_connect",
+        AUTHORIZE_CONNECT,
         "auth.keys",
         "auth.issuers",
         "auth.hmac_secret",
+        "auth.hmac_secret_file",
         "auth.anonymous",
     ]
     .iter()
     .any(|path| values.is_refused(path));
-    let keyless = !values.has_token_keys() && text(values, "auth.authorize_connect").is_none();
+    let mut apps = values.app_drafts().values();
+    let of_apps = apps.any(|draft| lets_in(draft));
+    let keyless = !lets_in(values) && !of_apps;
     if keyless && !anonymous && !refused && !api_only::is_meant(values) {
         let remedy = "set FANFARE_AUTH__HMAC_SECRET or [[auth.keys]], or auth.anonymous = true to \
                       let everybody in; on your own machine start with --dev";
@@ -369,6 +360,11 @@ fn auth(values: &Values, faults: &mut Faults) {
             remedy,
         );
     }
+}
+
+/// Whether somebody may come in by a token or an authorizer.
+fn lets_in(values: &Values) -> bool {
+    values.has_token_keys() || text(values, AUTHORIZE_CONNECT).is_some()
 }
 
 /// The deployments, as far as they can be read.

@@ -11,7 +11,7 @@ use toml::value::{Date, Datetime, Offset, Time};
 
 use crate::config::api_clients::{
     ApiClient, CLIENTS_MAX, ClientApp, HASHES_MAX, KEYS_NAME, KeyHash, NAME_BYTES_MAX,
-    PATTERNS_MAX, Scope, Scopes,
+    PATTERNS_MAX, Scope, Scopes, hash_of,
 };
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::file_text::{File, in_order};
@@ -189,6 +189,14 @@ impl Entry<'_, '_> {
         let hashes: Option<Vec<_>> =
             texts.and_then(|texts| texts.iter().map(|text| hash(text)).collect());
         let hashes = hashes.filter(|hashes| (1..=HASHES_MAX).contains(&hashes.len()));
+        let is_known = |hash: &KeyHash| KNOWN.iter().any(|key| hash_of(key) == *hash);
+        if hashes.iter().flatten().any(is_known) {
+            let what = "key_sha256 is the hash of a key that everybody knows: an empty text, a line break, \
+                        or dev";
+            let remedy =
+                "the key was not there when it was hashed; make one by fanfare api-key new";
+            return self.refuse(at, what, remedy);
+        }
         if hashes.is_none() {
             let remedy = "give the SHA-256 of the key as 64 hexadecimal digits, or a list of one or \
                           two: fanfare api-key new prints it";
@@ -204,18 +212,17 @@ impl Entry<'_, '_> {
     fn app(&mut self, value: &DeValue<'_>, at: &str) -> Option<ClientApp> {
         match value.as_str() {
             Some("*") => return Some(ClientApp::Any),
-            // Another one could never be asked for anything.
-            Some(name) if name == App::default_app().as_str() => {
-                return Some(ClientApp::One(App::default_app()));
+            // It may be in no file: whether there is such an app is known when it calls.
+            Some(name) => {
+                if let Ok(app) = App::new(name) {
+                    return Some(ClientApp::One(app));
+                }
             }
-            Some(name) if App::new(name).is_ok() => {
-                let what = format!("app names {name}, and there is no such app");
-                return self.refuse(at, &what, "give default, or * for all apps");
-            }
-            _ => {}
+            None => {}
         }
         let what = "app cannot be this";
-        self.refuse(at, what, "give default, or * for all apps")
+        let remedy = "give the name of an app, 1 to 32 of a-z 0-9 _ -, or * for all apps";
+        self.refuse(at, what, remedy)
     }
 
     fn scopes(&mut self, value: &DeValue<'_>, at: &str) -> Option<Scopes> {
@@ -276,6 +283,9 @@ fn texts(value: &DeValue<'_>) -> Option<Vec<String>> {
     let texts = items.map(|item| Some(item.get_ref().as_str()?.to_owned()));
     texts.collect()
 }
+
+/// What is hashed where a variable was not set, or that of `--dev`.
+const KNOWN: [&[u8]; 5] = [b"", b"\n", b"\r\n", b"dev", b"dev\n"];
 
 fn hash(text: &str) -> Option<KeyHash> {
     if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {

@@ -106,6 +106,10 @@ fn unknown(name: &str) -> (&'static str, String) {
             WHAT,
             "namespaces are set in the file only, as [namespaces.NAME]".to_owned(),
         ),
+        Some(("APPS", _)) => (
+            WHAT,
+            "apps are set in the file, as [apps.NAME], or by PUT /v1/apps/NAME".to_owned(),
+        ),
         Some(("AUTH", "ISSUERS")) => (
             WHAT,
             "issuers are set in the file only, as [[auth.issuers]]".to_owned(),

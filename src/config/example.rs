@@ -53,8 +53,22 @@ pub fn commented_file() -> String {
     for key in keys::namespace_options() {
         write_key(&mut out, key);
     }
+    comment(
+        &mut out,
+        "\nFurther apps beside default, which has the sections above: each with keys of its own in \
+         [[apps.NAME.auth.keys]], and with issuer, audience, anonymous and token_life_max_s of [auth], namespaces, [inbox] and \
+         [everyone] where it wants them otherwise. For example:",
+    );
+    out.push_str(APP);
     out
 }
+
+const APP: &str = "\
+#[apps.shop.auth]
+#audience = \"shop\"
+#[apps.shop.namespaces.orders]
+#history_entries_max = 100
+";
 
 /// The default or, where there is none, an example, as TOML.
 #[must_use]

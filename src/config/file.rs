@@ -11,18 +11,18 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::config::app_reader;
 use crate::config::authorizers;
 use crate::config::client_list;
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::file_text::{File, in_order};
-use crate::config::inputs::{Inputs, refuse};
+use crate::config::inputs::Inputs;
 use crate::config::issuers;
 use crate::config::key::Key;
 use crate::config::keys;
-use crate::config::presets;
+use crate::config::sections;
 use crate::config::token_keys;
-use crate::config::values::{Origin, Values};
-use fanfare_protocol::ids::{App, Topic};
+use crate::config::values::Values;
 
 /// Reads a file over what is in `values`. Returns the names of the variables that it takes
 /// secrets from; `None` where it could not be read.
@@ -34,7 +34,11 @@ pub fn read(
 ) -> Option<BTreeSet<String>> {
     let mut used = BTreeSet::new();
     let text = text_of(path, faults)?;
-    let file = File { path, text: &text };
+    let file = File {
+        path,
+        text: &text,
+        paths: None,
+    };
     let (root, errors) = DeTable::parse_recoverable(&text);
     for error in &errors {
         let place = file.place(error.span().unwrap_or_default());
@@ -46,9 +50,12 @@ pub fn read(
     }
     for (name, value) in in_order(root.get_ref()) {
         match (name.get_ref().as_ref(), value.get_ref()) {
-            ("namespaces", DeValue::Table(all)) => namespaces(&file, all, values, faults),
+            ("namespaces", DeValue::Table(all)) => sections::namespaces(&file, all, values, faults),
             (authorizers::PATH, _) => {
                 used.extend(authorizers::read(&file, value, inputs, values, faults));
+            }
+            ("apps", DeValue::Table(all)) => {
+                used.extend(app_reader::read_all(&file, all, inputs, values, faults));
             }
             (section, DeValue::Table(table)) if keys::sections().contains(&section) => {
                 section_of(&file, section, table, values, faults);
@@ -107,70 +114,12 @@ fn section_of(
             continue;
         }
         match keys::find(&path) {
-            Some(key) => set(file, key, path, value, values, faults),
+            Some(key) => sections::set(file, key, path, value, values, faults),
             None => {
                 let remedy = did_you_mean(&path, keys::all().iter().map(Key::path));
                 let place = file.place(name.span());
                 faults.push(place, format!("{path} is no key"), remedy);
             }
-        }
-    }
-}
-
-fn namespaces(file: &File<'_>, all: &DeTable<'_>, values: &mut Values, faults: &mut Faults) {
-    for (name_at, value) in in_order(all) {
-        let name = name_at.get_ref().as_ref();
-        let DeValue::Table(options) = value.get_ref() else {
-            let what = format!("namespaces.{name} is no section");
-            let remedy = format!("write its options under [namespaces.{name}]");
-            faults.push(file.place(name_at.span()), what, remedy);
-            continue;
-        };
-        if name.contains(':')
-            || Topic::new(&App::default_app(), name).is_err()
-            || name.contains('@')
-        {
-            let what = format!("{name:?} cannot be the name of a namespace");
-            let remedy = "give what stands before the first : of a topic, \
-                          of A-Z a-z 0-9 _ - . / = , ~ #";
-            faults.push(file.place(name_at.span()), what, remedy);
-            continue;
-        }
-        presets::add_namespace(values, name);
-        for (option, value) in in_order(options) {
-            let path = format!("namespaces.{name}.{}", option.get_ref());
-            match keys::namespace_options()
-                .iter()
-                .find(|key| key.name == option.get_ref().as_ref())
-            {
-                Some(key) => set(file, key, path, value, values, faults),
-                None => {
-                    let known = keys::namespace_options()
-                        .iter()
-                        .map(|key| format!("namespaces.{name}.{}", key.name));
-                    let remedy = did_you_mean(&path, known);
-                    let place = file.place(option.span());
-                    faults.push(place, format!("{path} is no key"), remedy);
-                }
-            }
-        }
-    }
-}
-
-fn set(
-    file: &File<'_>,
-    key: &Key,
-    path: String,
-    value: &Spanned<DeValue<'_>>,
-    values: &mut Values,
-    faults: &mut Faults,
-) {
-    let place = file.place(value.span());
-    match key.read_toml(value.get_ref()) {
-        Ok(read) => values.set(path, read, Origin::File(place)),
-        Err(unfit) => {
-            let shown = &file.text[value.span()];
-            refuse((key, path), unfit, shown, &place, values, faults);
         }
     }
 }
@@ -184,7 +133,7 @@ fn unknown_section(
 ) {
     let place = file.place(name_at.span());
     if matches!(value.get_ref(), DeValue::Table(_) | DeValue::Array(_)) {
-        let known = keys::sections().into_iter().chain(["namespaces"]);
+        let known = keys::sections().into_iter().chain(["namespaces", "apps"]);
         let remedy = did_you_mean(
             &format!("[{name}]"),
             known.map(|known| format!("[{known}]")),

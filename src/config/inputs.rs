@@ -65,18 +65,21 @@ pub(super) fn refuse(
 ) {
     match unfit {
         Unfit::Because(wrong) => {
-            let what = format!("{path} cannot be used: {}", wrong.what);
+            let what = format!("{} cannot be used: {}", values.shown(&path), wrong.what);
             faults.push(place, what, wrong.remedy);
         }
         // An address with a login may have come to the wrong key.
         Unfit::Form if key.kind.hide().is_some() || shown.contains('@') => {
-            let what = format!("{path} cannot be this value, which is hidden");
+            let what = format!(
+                "{} cannot be this value, which is hidden",
+                values.shown(&path)
+            );
             faults.push(place, what, format!("give {}", key.kind.wanted()));
         }
         Unfit::Form => {
             let begin: String = shown.chars().take(SHOWN_CHARS_MAX).collect();
             let more = if begin.len() < shown.len() { "…" } else { "" };
-            let what = format!("{path} cannot be {begin}{more}");
+            let what = format!("{} cannot be {begin}{more}", values.shown(&path));
             faults.push(place, what, format!("give {}", key.kind.wanted()));
         }
     }

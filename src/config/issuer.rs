@@ -20,14 +20,35 @@ pub struct TokenKey {
 }
 
 /// Where an issuer publishes its keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Jwks {
-    /// The address, `https`.
+    /// The address, `https`. Its query may be a secret: show [`Self::shown`] instead.
     pub url: String,
     /// Certificates that it is trusted by; `None`: the system's.
     pub ca_file: Option<String>,
     /// Whether it may lead to a private address.
     pub allow_private: bool,
+}
+
+impl Jwks {
+    /// The address for people: `?***` stands for a query.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self.url.split_once('?') {
+            Some((place, _)) => format!("{place}?***"),
+            None => self.url.clone(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Jwks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Jwks")
+            .field("url", &self.shown())
+            .field("ca_file", &self.ca_file)
+            .field("allow_private", &self.allow_private)
+            .finish()
+    }
 }
 
 /// One entry.

@@ -8,17 +8,23 @@ use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use url::Host;
 
 use crate::config::checks::files::certificates;
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::file_text::{File, in_order};
 use crate::config::inputs::Inputs;
-use crate::config::issuer::{Issuer, Jwks};
+use crate::config::issuer::{Issuer, Jwks, TokenKey};
 use crate::config::token_keys::{self, WITH_PUBLIC_KEY, WITH_SECRET};
 use crate::config::values::{Origin, Values};
 
 /// Most issuers: each has a task and, in the worst case, a set of keys.
 pub const ISSUERS_MAX: usize = 64;
+
+/// Claims that name no user: by these all users of an issuer would be one, or none.
+const TAKEN: [&str; 10] = [
+    "app", "aud", "can", "exp", "iat", "info", "iss", "jti", "nbf", "topic",
+];
 
 /// The fields of an entry with what they mean.
 pub const FIELDS: [(&str, &str); 9] = [
@@ -79,14 +85,16 @@ pub fn read(
 ) -> BTreeSet<String> {
     let mut used = BTreeSet::new();
     let Some(tables) = token_keys::tables(list) else {
-        let what = "auth.issuers is no list of tables";
-        let remedy = "write [[auth.issuers]] once for each issuer";
+        let at = values.shown("auth.issuers");
+        let what = format!("{at} is no list of tables");
+        let remedy = format!("write [[{at}]] once for each issuer");
         faults.push(file.place(list.span()), what, remedy);
         values.refuse("auth.issuers".to_owned());
         return used;
     };
     if tables.len() > ISSUERS_MAX {
-        let what = format!("auth.issuers has {} entries", tables.len());
+        let at = values.shown("auth.issuers");
+        let what = format!("{at} has {} entries", tables.len());
         let remedy = format!("give at most {ISSUERS_MAX}");
         faults.push(file.place(list.span()), what, remedy);
         values.refuse("auth.issuers".to_owned());
@@ -98,7 +106,7 @@ pub fn read(
             file,
             table,
             place: file.place(span),
-            path: format!("auth.issuers[{index}]"),
+            path: values.shown(&format!("auth.issuers[{index}]")),
         };
         if let Some(keys) = table.get("keys") {
             values.watch_files(token_keys::files(file, keys));
@@ -138,7 +146,7 @@ impl Entry<'_> {
             let what = format!("{} has no issuer", self.path);
             faults.push(&self.place, what, "give issuer, the tokens' iss");
         }
-        let keys = match self.table.get("keys") {
+        let keys: Vec<TokenKey> = match self.table.get("keys") {
             Some(list) => {
                 let path = format!("{}.keys", self.path);
                 let (keys, names) = token_keys::read_list(self.file, list, &path, inputs, faults);
@@ -155,6 +163,22 @@ impl Entry<'_> {
         }
         let algorithms = self.texts("algorithms", faults);
         self.check_algorithms(&algorithms, jwks.is_some(), faults);
+        let has_any = |key: &TokenKey| algorithms.contains(&key.algorithm);
+        if !keys.is_empty() && !algorithms.is_empty() && !keys.iter().any(has_any) {
+            let what = format!("{}.algorithms has none of its keys'", self.path);
+            let remedy = "give those of its keys, or leave it out";
+            faults.push(self.place_of("algorithms"), what, remedy);
+        }
+        let user_claim = self.text("user_claim", faults);
+        let user_claim = user_claim.unwrap_or_else(|| "sub".to_owned());
+        if TAKEN.contains(&user_claim.as_str()) {
+            let what = format!(
+                "{}.user_claim cannot be {user_claim}, which says something else",
+                self.path
+            );
+            let remedy = "give a claim that names the user, such as sub or email";
+            faults.push(self.place_of("user_claim"), what, remedy);
+        }
         Some(Issuer {
             issuer: issuer?,
             audience: self.text("audience", faults),
@@ -162,9 +186,7 @@ impl Entry<'_> {
             keys,
             algorithms,
             types: self.texts("types", faults),
-            user_claim: self
-                .text("user_claim", faults)
-                .unwrap_or_else(|| "sub".to_owned()),
+            user_claim,
         })
     }
 
@@ -199,8 +221,24 @@ impl Entry<'_> {
         }
     }
 
+    /// What leads to files or private addresses of this machine is not for a caller of the API.
+    fn check_caller(&self, faults: &mut Faults) {
+        for name in ["ca_file", "allow_private"] {
+            if self.file.is_from_caller() && self.table.contains_key(name) {
+                let what = format!("{}.{name} cannot be given by the API", self.path);
+                let remedy = "leave it out, or write the app into the file of every node";
+                faults.push(self.place_of(name), what, remedy);
+            }
+        }
+    }
+
     fn jwks(&self, faults: &mut Faults) -> Option<Jwks> {
-        let ca_file = self.text("ca_file", faults);
+        self.check_caller(faults);
+        // A file of this machine is not even looked at.
+        let ca_file = match self.file.is_from_caller() {
+            true => None,
+            false => self.text("ca_file", faults),
+        };
         let allow_private = match self.table.get("allow_private").map(Spanned::get_ref) {
             None => false,
             Some(DeValue::Boolean(allowed)) => *allowed,
@@ -219,7 +257,7 @@ impl Entry<'_> {
             }
             return None;
         };
-        if let Err(why) = check_url(&url) {
+        if let Err(why) = check_url(&url, allow_private) {
             let what = format!("{}.jwks_url {why}", self.path);
             let remedy = "give https://HOST/PATH, without a login or a fragment";
             faults.push(self.place_of("jwks_url"), what, remedy);
@@ -279,7 +317,7 @@ impl Entry<'_> {
     }
 }
 
-fn check_url(text: &str) -> Result<(), &'static str> {
+fn check_url(text: &str, allow_private: bool) -> Result<(), &'static str> {
     let url = url::Url::parse(text).map_err(|_| "is no URL")?;
     if url.scheme() != "https" {
         return Err("is not https");
@@ -290,5 +328,27 @@ fn check_url(text: &str) -> Result<(), &'static str> {
     if url.host_str().is_none_or(str::is_empty) || url.fragment().is_some() {
         return Err("has no host, or a fragment");
     }
+    if url.port() == Some(0) {
+        return Err("has the port 0, where nothing is");
+    }
+    if !allow_private && url.host().is_some_and(|host| is_own(&host)) {
+        return Err("leads to a private address, which is asked only with allow_private = true");
+    }
     Ok(())
+}
+
+/// Whether a host is plainly none of the public internet. What a name leads to is judged when it is asked.
+fn is_own(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => *name == "localhost" || name.ends_with(".localhost"),
+        Host::Ipv4(one) => {
+            one.is_loopback() || one.is_private() || one.is_link_local() || one.is_unspecified()
+        }
+        Host::Ipv6(one) => {
+            one.is_loopback()
+                || one.is_unspecified()
+                || one.is_unique_local()
+                || one.is_unicast_link_local()
+        }
+    }
 }

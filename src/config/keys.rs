@@ -155,6 +155,15 @@ pub const HMAC_SECRET: Key = Key {
     doc: "The secret of one HS256 token key, beside those of [[auth.keys]].",
 };
 
+/// The file with the secret of one more. It has no field either.
+pub const HMAC_SECRET_FILE: Key = Key {
+    section: "auth",
+    name: "hmac_secret_file",
+    kind: Text(forms::ANY),
+    default: Unset("/run/secrets/fanfare-hmac-secret"),
+    doc: "A file with the secret of one HS256 token key, beside auth.hmac_secret and [[auth.keys]]; one line break at its end is left out. It is looked at every 10 seconds and read again when it has changed.",
+};
+
 section!(SESSION, "session" => Session {
     message_bytes_max: "message_bytes_max", bytes(1_024, 16 << 20), Is("65536"),
         "Longest message, whole or in fragments (1009).";
@@ -341,7 +350,7 @@ pub fn all() -> &'static [Key] {
             METRICS,
             REDIS,
             REDIS_ACCESS,
-            &[HMAC_SECRET],
+            &[HMAC_SECRET, HMAC_SECRET_FILE],
             AUTH,
         ]
         .concat();

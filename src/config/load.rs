@@ -6,11 +6,15 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::config::alerts::Alerts;
+use crate::config::app_reader::Inherited;
 use crate::config::environment::{self, value_of};
 use crate::config::faults::{Faults, did_you_mean};
+use crate::config::forms;
 use crate::config::inputs::{Flag, Inputs, TryKey, UNUSABLE_REMEDY, refuse};
+use crate::config::key::Key;
 use crate::config::key_file;
 use crate::config::keys;
 use crate::config::machine::Machine;
@@ -18,10 +22,12 @@ use crate::config::otel::{self, Ignored};
 use crate::config::presets::{self, ENVIRONMENTS, SIZES, Size};
 use crate::config::queue::Queue;
 use crate::config::telemetry::Telemetry;
+use crate::config::token_keys;
+use crate::config::value::Value;
 use crate::config::values::{Origin, Values};
 use crate::config::{
     Admission, Api, Auth, Cache, Cluster, Config, Drain, Environment, Health, Log, Memory, Metrics,
-    Namespace, Rebalance, Redis, Secret, Server, Session, TokenKey, checks, file,
+    Namespace, Rebalance, Redis, Secret, Server, Session, TokenKey, app_reader, checks, file,
 };
 
 /// A configuration without faults.
@@ -66,12 +72,13 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Faults> {
     presets::apply(&mut values, &inputs.machine, size, named);
     let (used, ignored) = sources(inputs, &mut values, &mut faults);
     read_flags(&inputs.flags, &mut values, &mut faults);
-    add_hmac_key(inputs.try_key, &mut values, &mut faults);
+    add_hmac_keys(inputs.try_key, &mut values, &mut faults);
     key_file::read(&mut values, &mut faults);
     presets::leave_files_to(&checks::redis_urls(&values), &mut values, &inputs.machine);
     // Of a file that could not be read nobody knows what goes together with the rest.
     if used.is_some() {
         checks::check(&values, &inputs.machine, &inputs.flags, &mut faults);
+        app_reader::settle(&mut values, &mut faults);
     }
     if faults.0.is_empty() {
         Ok(Loaded {
@@ -202,18 +209,48 @@ fn read_flags(flags: &[Flag], values: &mut Values, faults: &mut Faults) {
     }
 }
 
-fn add_hmac_key(try_key: TryKey, values: &mut Values, faults: &mut Faults) {
-    let path = keys::HMAC_SECRET.path();
+/// The HS256 keys that have keys of their own in the table, beside the list.
+fn add_hmac_keys(try_key: TryKey, values: &mut Values, faults: &mut Faults) {
     let secret: Option<Secret> = values.field("auth", "hmac_secret", &keys::HMAC_SECRET.kind);
-    let Some(material) = secret else {
+    if let Some(secret) = secret {
+        add_hmac_key(&keys::HMAC_SECRET, secret, try_key, values, faults);
+    }
+    let key = &keys::HMAC_SECRET_FILE;
+    let Some(Value::Text(name)) = values.get(&key.path()).map(|setting| &setting.value) else {
         return;
     };
+    let name = PathBuf::from(name);
+    values.watch_files([name.clone()]);
+    match token_keys::read_material(&name) {
+        Ok(text) => add_hmac_key(key, Secret(text), try_key, values, faults),
+        Err(error) => {
+            let (path, name) = (key.path(), name.display());
+            let what = format!("{path} names {name}, which cannot be read: {error}");
+            let remedy = "name a file with one secret of at least 32 bytes";
+            faults.push(values.place(&path), what, remedy);
+            values.refuse(path);
+        }
+    }
+}
+
+fn add_hmac_key(
+    row: &Key,
+    material: Secret,
+    try_key: TryKey,
+    values: &mut Values,
+    faults: &mut Faults,
+) {
+    let path = row.path();
     let key = TokenKey {
         id: None,
         algorithm: "HS256".to_owned(),
         material,
     };
-    match try_key(&key) {
+    let tried = match key.material.0 == forms::EXAMPLE_SECRET {
+        true => Err("this is the example".to_owned()),
+        false => try_key(&key),
+    };
+    match tried {
         Ok(()) => {
             let origin = values.origin(&path).clone();
             values.add_token_key(key, origin);
@@ -253,5 +290,7 @@ fn build(values: &Values) -> Config {
         namespaces: namespaces.collect(),
         inbox: Namespace::from_values(values, "inbox"),
         everyone: Namespace::from_values(values, "everyone"),
+        apps: values.apps(),
+        inherited: Arc::new(Inherited::of(values)),
     }
 }

@@ -107,6 +107,15 @@ pub fn cpu_limit(root: &Path) -> Option<f64> {
     limits.min_by(f64::total_cmp)
 }
 
+/// How many cores this process can use at once: what its control group allows, which may be a part of
+/// one, and no more than it may run on.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "no machine has so many cores")]
+pub fn cores_max(machine: &Machine) -> f64 {
+    let whole = machine.cores as f64;
+    cpu_limit(Path::new("/")).map_or(whole, |limit| limit.min(whole))
+}
+
 /// The directories of a controller's groups, from the process' own to the top, each with whether it
 /// is of version 2.
 fn groups(root: &Path, controller: &str) -> Vec<(PathBuf, bool)> {

@@ -6,6 +6,10 @@
 
 pub mod alerts;
 pub mod api_clients;
+pub mod app;
+pub mod app_json;
+pub mod app_keys;
+pub mod app_reader;
 pub mod authorizer;
 pub mod authorizers;
 pub mod checks;
@@ -37,6 +41,7 @@ pub mod queue;
 mod redis_login;
 pub mod redis_url;
 mod secret;
+mod sections;
 pub mod show;
 pub mod telemetry;
 pub mod telemetry_keys;
@@ -47,6 +52,7 @@ pub mod watched;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use api_clients::Api;
@@ -55,7 +61,7 @@ pub use issuer::{Issuer, Jwks, TokenKey};
 pub use observing::{Health, Log, LogFormat, Metrics};
 pub use secret::Secret;
 
-use fanfare_protocol::ids::{NodeId, Priority, Topic, TopicKind};
+use fanfare_protocol::ids::{App, NodeId, Priority};
 
 /// Everything that can be set.
 #[derive(Debug, Clone)]
@@ -102,36 +108,10 @@ pub struct Config {
     pub inbox: Namespace,
     /// Options of the topic `@`.
     pub everyone: Namespace,
-}
-
-impl Config {
-    /// The options of a namespace as [`fanfare_protocol::ids::Topic::namespace`] names it. An
-    /// unknown namespace has the options of `default`. Presence topics are not asked here.
-    #[must_use]
-    pub fn namespace(&self, topic: &Topic) -> &Namespace {
-        match topic.kind() {
-            TopicKind::Inbox => &self.inbox,
-            TopicKind::Everyone => &self.everyone,
-            TopicKind::Plain | TopicKind::Presence => self
-                .namespaces
-                .get(topic.namespace())
-                .or_else(|| self.namespaces.get("default"))
-                .unwrap_or(&self.everyone),
-        }
-    }
-
-    /// The operator's word for these options; `default` for names that stand for no namespace.
-    #[must_use]
-    pub fn namespace_name(&self, topic: &Topic) -> &str {
-        match topic.kind() {
-            TopicKind::Inbox => "inbox",
-            TopicKind::Everyone => "everyone",
-            TopicKind::Plain | TopicKind::Presence => {
-                let known = self.namespaces.get_key_value(topic.namespace());
-                known.map_or("default", |(name, _)| name)
-            }
-        }
-    }
+    /// Further apps beside `default`, which has the sections above.
+    pub apps: BTreeMap<App, app::AppSettings>,
+    /// What an app that is given to the API starts from.
+    pub inherited: Arc<app_reader::Inherited>,
 }
 
 /// `[server]`
@@ -233,7 +213,7 @@ pub struct Memory {
 }
 
 /// `[auth]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
     /// Keys that tokens may be signed with.
     pub keys: Vec<TokenKey>,

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::config::Authorizer;
 use crate::config::api_clients::{ApiClient, ClientApp, Scope};
+use crate::config::keys;
 use crate::config::values::{Origin, Values};
 
 /// One value that is in force.
@@ -20,7 +21,8 @@ pub struct Row {
     pub origin: String,
 }
 
-/// Every value in the order of the table, then the token keys and the clients of the API.
+/// Every value in the order of the table, then the token keys, the clients of the API, and
+/// what apps set.
 #[must_use]
 pub fn rows(values: &Values) -> Vec<Row> {
     let settings = values.paths().into_iter().filter_map(|(path, key)| {
@@ -31,33 +33,62 @@ pub fn rows(values: &Values) -> Vec<Row> {
             key: path,
         })
     });
-    let token_keys = values.token_keys_with_origins().iter().enumerate();
-    let token_keys = token_keys.map(|(index, (key, origin))| Row {
-        key: format!("auth.keys[{index}]"),
-        value: format!("{} {} ***", key.id.as_deref().unwrap_or("-"), key.algorithm).into(),
-        origin: Origin::to_string(origin),
-    });
     let clients = values.api_clients_with_origins().iter().enumerate();
     let clients = clients.map(|(index, (client, origin))| Row {
         key: format!("api.clients[{index}]"),
         value: shown(client).into(),
         origin: Origin::to_string(origin),
     });
+    let apps = values.app_drafts().values();
+    settings
+        .chain(keys_of(values))
+        .chain(of_authorizers(values))
+        .chain(clients)
+        .chain(apps.flat_map(of_app))
+        .collect()
+}
+
+/// The token keys and issuers of a node or an app.
+fn keys_of(values: &Values) -> Vec<Row> {
+    let token_keys = values.token_keys_with_origins().iter().enumerate();
+    let token_keys = token_keys.map(|(index, (key, origin))| Row {
+        key: values.shown(&format!("auth.keys[{index}]")),
+        value: format!("{} {} ***", key.id.as_deref().unwrap_or("-"), key.algorithm).into(),
+        origin: Origin::to_string(origin),
+    });
     let issuers = values.issuers().into_iter().enumerate();
     let issuers = issuers.zip(values.issuer_origins());
     let issuers = issuers.map(|((index, issuer), origin)| {
         let source = match &issuer.jwks {
-            Some(jwks) => jwks.url.clone(),
+            Some(jwks) => jwks.shown(),
             None => format!("{} keys ***", issuer.keys.len()),
         };
         Row {
-            key: format!("auth.issuers[{index}]"),
+            key: values.shown(&format!("auth.issuers[{index}]")),
             value: format!("{} {source}", issuer.issuer).into(),
             origin: Origin::to_string(origin),
         }
     });
+    token_keys.chain(issuers).collect()
+}
+
+/// What an app sets. Of the rest it has what the node has.
+fn of_app(values: &Values) -> Vec<Row> {
+    let settings = values.said().filter_map(|(path, setting)| {
+        let key = keys::find(path)?;
+        Some(Row {
+            key: values.shown(path),
+            value: setting.value.shown(&key.kind),
+            origin: setting.origin.to_string(),
+        })
+    });
+    settings.chain(keys_of(values)).collect()
+}
+
+/// The authorizers of the node.
+fn of_authorizers(values: &Values) -> impl Iterator<Item = Row> {
     let authorizers = values.authorizers_with_origins().iter().enumerate();
-    let authorizers = authorizers.flat_map(|(index, (authorizer, origin))| {
+    authorizers.flat_map(|(index, (authorizer, origin))| {
         let row = |key: &str, value: String| Row {
             key: format!("{key}[{index}]"),
             value: value.into(),
@@ -69,13 +100,7 @@ pub fn rows(values: &Values) -> Vec<Row> {
         let own = row("authorizers", authorizer_in_words(authorizer));
         let headers = headers.map(|text| row("authorizers.headers", text));
         std::iter::once(own).chain(headers)
-    });
-    settings
-        .chain(token_keys)
-        .chain(issuers)
-        .chain(authorizers)
-        .chain(clients)
-        .collect()
+    })
 }
 
 /// An authorizer in one line, without its secrets and headers.

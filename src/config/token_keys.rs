@@ -85,7 +85,8 @@ pub fn read(
 ) -> BTreeSet<String> {
     let faults_before = faults.0.len();
     values.watch_files(files(file, list));
-    let (keys, used) = read_list(file, list, "auth.keys", inputs, faults);
+    let at = values.shown("auth.keys");
+    let (keys, used) = read_list(file, list, &at, inputs, faults);
     if faults.0.len() > faults_before {
         values.refuse("auth.keys".to_owned());
     }
@@ -107,6 +108,9 @@ pub(super) fn tables<'a>(
 
 /// The files that a list of keys names.
 pub(super) fn files(file: &File<'_>, list: &Spanned<DeValue<'_>>) -> Vec<PathBuf> {
+    if file.is_from_caller() {
+        return Vec::new();
+    }
     let directory = file.path.parent().unwrap_or(file.path);
     let tables = tables(list).unwrap_or_default().into_iter();
     let names = tables.flat_map(|(_, table)| {
@@ -139,7 +143,10 @@ pub(super) fn read_list(
         let entry = Entry::new(file, file.place(span), path, table, faults);
         let variables = ["secret_env", "public_key_env"].into_iter();
         used.extend(variables.filter_map(|name| entry.text(name).map(str::to_owned)));
-        let key = entry.token_key(inputs, faults);
+        let key = match entry.is_refused_of_caller(faults) {
+            true => None,
+            false => entry.token_key(inputs, faults),
+        };
         if let Some(id) = entry.text("id")
             && !ids.insert(id.to_owned())
         {
@@ -212,6 +219,22 @@ impl<'a> Entry<'a> {
     fn place_of(&self, name: &str) -> String {
         let found = self.texts.iter().find(|(known, ..)| *known == name);
         found.map_or_else(|| self.place.clone(), |(.., place)| place.clone())
+    }
+
+    /// Whether it names a file or a variable of this machine and came from a caller of the API.
+    fn is_refused_of_caller(&self, faults: &mut Faults) -> bool {
+        let faults_before = faults.0.len();
+        for (name, _, place) in &self.texts {
+            let Some((field, _)) = name
+                .rsplit_once('_')
+                .filter(|(_, end)| self.file.is_from_caller() && matches!(*end, "env" | "file"))
+            else {
+                continue;
+            };
+            let what = format!("{}.{name} cannot be given by the API", self.path);
+            faults.push(place, what, format!("give the text itself as {field}"));
+        }
+        faults.0.len() > faults_before
     }
 
     fn algorithm(&self, faults: &mut Faults) -> Option<&'static str> {

@@ -9,11 +9,15 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::config::api_clients::ApiClient;
+use crate::config::app::AppSettings;
+use crate::config::app_keys::{AUTHORIZE_CONNECT, NODE_TOKEN_LIFE, is_inherited};
+use crate::config::authorizers;
 use crate::config::key::Key;
 use crate::config::keys;
 use crate::config::value::{Field, Kind, Value};
 use crate::config::watched::WatchedFiles;
 use crate::config::{Authorizer, Environment, Issuer, Secret, TokenKey};
+use fanfare_protocol::ids::App;
 
 /// Where a value came from. The order is the precedence, lowest first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +50,7 @@ impl fmt::Display for Origin {
 }
 
 /// A value and where it came from.
+#[derive(Clone)]
 pub struct Setting {
     /// The value.
     pub value: Value,
@@ -54,7 +59,10 @@ pub struct Setting {
 }
 
 /// All values by path, for example `server.listen` or `namespaces.chat.history`.
+#[derive(Clone)]
 pub struct Values {
+    /// What stands before every path here: nothing, or `apps.NAME.`.
+    prefix: String,
     settings: BTreeMap<String, Setting>,
     token_keys: Vec<(TokenKey, Origin)>,
     api_clients: Vec<(ApiClient, Origin)>,
@@ -63,6 +71,9 @@ pub struct Values {
     issuers: Vec<Issuer>,
     issuer_origins: Vec<Origin>,
     authorizers: Vec<(Authorizer, Origin)>,
+    app_drafts: BTreeMap<App, Self>,
+    apps: BTreeMap<App, AppSettings>,
+    app_warnings: Vec<String>,
     refused: BTreeSet<String>,
     dev: bool,
     environment: Environment,
@@ -73,6 +84,7 @@ impl Values {
     #[must_use]
     pub fn new(dev: bool, environment: Environment) -> Self {
         Self {
+            prefix: String::new(),
             settings: BTreeMap::new(),
             token_keys: Vec::new(),
             api_clients: Vec::new(),
@@ -81,10 +93,26 @@ impl Values {
             issuers: Vec::new(),
             issuer_origins: Vec::new(),
             authorizers: Vec::new(),
+            app_drafts: BTreeMap::new(),
+            apps: BTreeMap::new(),
+            app_warnings: Vec::new(),
             refused: BTreeSet::new(),
             dev,
             environment,
         }
+    }
+
+    /// The same for an app: every path stands below this prefix.
+    #[must_use]
+    pub fn below(mut self, prefix: String) -> Self {
+        self.prefix = prefix;
+        self
+    }
+
+    /// A path as the operator reads it.
+    #[must_use]
+    pub fn shown(&self, path: &str) -> String {
+        format!("{}{path}", self.prefix)
     }
 
     /// Sets a value over whatever stood there.
@@ -216,7 +244,7 @@ impl Values {
     #[must_use]
     pub fn place(&self, path: &str) -> String {
         match self.origin(path) {
-            Origin::Default => path.to_owned(),
+            Origin::Default => self.shown(path),
             origin => origin.to_string(),
         }
     }
@@ -253,7 +281,10 @@ impl Values {
     pub fn replicas_min(&self) -> u32 {
         let sections = self.replica_sections();
         let most = sections.map(|section| self.number(&format!("{section}.replicas_min")));
-        u32::try_from(most.max().unwrap_or_default()).unwrap_or(u32::MAX)
+        let own = u32::try_from(most.max().unwrap_or_default()).unwrap_or(u32::MAX);
+        let apps = self.app_drafts.values();
+        let of_apps = apps.map(Self::replicas_min).max();
+        own.max(of_apps.unwrap_or_default())
     }
 
     /// The sections that may ask for replicas.
@@ -302,6 +333,79 @@ impl Values {
     #[must_use]
     pub fn issuers(&self) -> Vec<Issuer> {
         self.issuers.clone()
+    }
+
+    /// Adds what a file says of an app.
+    pub fn add_app_draft(&mut self, app: App, says: Self) {
+        self.app_drafts.insert(app, says);
+    }
+
+    /// What the file says of apps.
+    #[must_use]
+    pub fn app_drafts(&self) -> &BTreeMap<App, Self> {
+        &self.app_drafts
+    }
+
+    /// Adds an app whose settings are complete, and what is worth a line about it.
+    pub fn add_app(&mut self, app: App, settings: AppSettings, warnings: Vec<String>) {
+        self.apps.insert(app, settings);
+        self.app_warnings.extend(warnings);
+    }
+
+    /// What is worth a line about the apps.
+    #[must_use]
+    pub fn app_warnings(&self) -> &[String] {
+        &self.app_warnings
+    }
+
+    /// What an app of this node starts from: what can be set for an app, without keys and issuers, and
+    /// what it is measured by.
+    #[must_use]
+    pub fn for_apps(&self) -> Self {
+        let mut base = Self::new(self.dev, self.environment);
+        for (path, setting) in &self.settings {
+            if is_inherited(path) {
+                base.set(path.clone(), setting.value.clone(), Origin::Default);
+            }
+        }
+        let node_life = self.settings.get("auth.token_life_max_s");
+        if let Some(setting) = node_life {
+            let path = NODE_TOKEN_LIFE.to_owned();
+            base.set(path, setting.value.clone(), Origin::Default);
+        }
+        base.set(AUTHORIZE_CONNECT.to_owned(), Value::Unset, Origin::Default);
+        base.authorizers.clone_from(&self.authorizers);
+        if self.is_refused(authorizers::PATH) {
+            base.refuse(authorizers::PATH.to_owned());
+        }
+        base
+    }
+
+    /// Lays what an app says over what it starts from.
+    pub fn overlay(&mut self, says: &Self) {
+        self.prefix.clone_from(&says.prefix);
+        for (path, setting) in &says.settings {
+            // The defaults of a namespace hold where the node has none of that name.
+            if setting.origin >= Origin::File(String::new()) || !self.settings.contains_key(path) {
+                self.settings.insert(path.clone(), setting.clone());
+            }
+        }
+        self.token_keys.clone_from(&says.token_keys);
+        self.issuers.clone_from(&says.issuers);
+        self.issuer_origins.clone_from(&says.issuer_origins);
+        self.refused.extend(says.refused.iter().cloned());
+    }
+
+    /// The paths that a file has set, with value and origin, in the order of their names.
+    pub fn said(&self) -> impl Iterator<Item = (&String, &Setting)> {
+        let settings = self.settings.iter();
+        settings.filter(|(_, setting)| setting.origin >= Origin::File(String::new()))
+    }
+
+    /// The apps beside `default`.
+    #[must_use]
+    pub fn apps(&self) -> BTreeMap<App, AppSettings> {
+        self.apps.clone()
     }
 
     /// Where each of them stands.

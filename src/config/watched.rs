@@ -35,6 +35,12 @@ impl WatchedFiles {
         self.0.is_empty()
     }
 
+    /// Which they are.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.0.keys().cloned().collect()
+    }
+
     /// The same files as they are now.
     #[must_use]
     pub fn now(&self) -> Self {

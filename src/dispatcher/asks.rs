@@ -20,10 +20,11 @@ use rustc_hash::FxHashMap;
 use super::pace::{Ended, Lane, Need, Place};
 use super::sequencer::{self, Question};
 use super::{Dispatcher, TopicState};
+use crate::apps::Apps;
 use crate::broker::interest::WishNumber;
 use crate::broker::{Broker, BrokerError, FeedNumber, HistoryPage, HistoryQuery, Page, SincePage};
 use crate::config::Retention;
-use fanfare_protocol::ids::{Position, Topic};
+use fanfare_protocol::ids::{Position, Topic, TopicKind};
 
 /// How long a question rests after the broker did not answer it for the first time, or where the
 /// link wants to wait for what may still be on its way.
@@ -195,6 +196,13 @@ impl Asked {
             }
         };
         Answer { asked: self, said }
+    }
+}
+
+impl Answer {
+    /// The feed whose master answered; `None`: it did not.
+    pub(super) fn answered_by(&self) -> Option<FeedNumber> {
+        (self.said.ended() == Ended::Answered).then_some(self.asked.feed)
     }
 }
 
@@ -373,6 +381,9 @@ impl Dispatcher {
                 continue;
             }
             state.asking = Asking::Open;
+            // Its app may have changed since it was joined.
+            state.retention = retention(&self.apps, &topic);
+            state.link.keep(state.retention);
             let asked = Asked {
                 about: state.about(),
                 stay: state.stay,
@@ -462,6 +473,14 @@ impl Dispatcher {
         } else if state.link.is_live() && state.link.last() != newest {
             self.step(topic, |link, steps| link.check(steps));
         }
+    }
+}
+
+/// What its app says of a topic.
+pub(super) fn retention(apps: &Apps, topic: &Topic) -> Retention {
+    match topic.kind() {
+        TopicKind::Presence => crate::broker::member::PRESENCE_RETENTION,
+        _ => apps.of_topic(topic).namespace(topic).retention(),
     }
 }
 

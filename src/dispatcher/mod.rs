@@ -6,7 +6,8 @@
 //! [`sequencer::Sequencer`] of every topic with local interest, and what full workers are owed. Bounds:
 //! topics by local interest; one question a topic, as many at once as `pace.rs` lets;
 //! [`sequencer::HELD_MAX`] entries held a topic. It never waits for a worker: a full queue turns
-//! deliveries into one owed position a topic, sent before anything else of that topic.
+//! deliveries into one owed position a topic, sent before anything else of that topic. After a break
+//! it takes nothing until revocations were read (`held_back.rs`).
 //!
 //! Joining: a first wish subscribes; once the broker has confirmed, the topic's last id is read;
 //! the worker is told "joined at P" in the queue that carries deliveries, and then gets exactly
@@ -25,9 +26,9 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
+use crate::apps::Apps;
 use crate::broker::interest::WishNumber;
 use crate::broker::{Broker, Entry, Feed, FeedEvent, FeedNumber};
-use crate::cluster::control::{self, ControlMessage, Request};
 use crate::config::{Config, Retention};
 use crate::revocation::known::Revocations;
 use crate::tasks::turns;
@@ -37,9 +38,11 @@ use crate::telemetry::trace::tracer::Tracer;
 use crate::worker::WorkerInterest;
 use crate::worker::handle::{Inbound, WorkerHandle};
 use crate::worker::outgoing::Outgoing;
-use fanfare_protocol::ids::{Topic, TopicKind};
+use fanfare_protocol::ids::Topic;
 
 mod asks;
+mod control;
+mod held_back;
 mod losses;
 mod pace;
 pub mod sequencer;
@@ -48,7 +51,8 @@ mod tests;
 mod traces;
 pub mod worker_queues;
 
-use asks::{Answer, Asking, Asks};
+use asks::{Answer, Asking, Asks, retention};
+use held_back::{HeldBack, HeldEvents};
 use losses::Losses;
 use sequencer::{Sequencer, Step};
 use traces::{Found, Traces};
@@ -87,12 +91,16 @@ struct TopicState {
 /// See the module.
 pub struct Dispatcher {
     broker: Arc<Broker>,
+    apps: Arc<Apps>,
     config: Arc<Config>,
     metrics: Arc<Metrics>,
     interest: Arc<WorkerInterest>,
     /// Told when a control message asks this node to leave.
     leave: Arc<Notify>,
     revocations: Revocations,
+    held_back: HeldBack,
+    held_events: HeldEvents,
+    held_answer: Option<Answer>,
     topics: FxHashMap<Topic, TopicState>,
     workers: WorkerQueues,
     asking: FuturesUnordered<BoxFuture<'static, Answer>>,
@@ -107,7 +115,7 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// A dispatcher without topics. `leave` is notified when this node is asked to leave.
+    /// A dispatcher without topics. `leave` is notified when this node is to leave.
     #[must_use]
     pub fn new(
         broker: Arc<Broker>,
@@ -117,17 +125,20 @@ impl Dispatcher {
         workers: Vec<WorkerHandle>,
         leave: Arc<Notify>,
     ) -> Self {
+        let tracer = Tracer::without_exporter(Arc::clone(&metrics.trace));
         Self {
             broker,
+            apps: Arc::new(Apps::of(&config)),
             config,
             workers: WorkerQueues::new(workers, Arc::clone(&metrics)),
-            traces: Traces::new(Arc::new(Tracer::without_exporter(Arc::clone(
-                &metrics.trace,
-            )))),
+            traces: Traces::new(Arc::new(tracer)),
             metrics,
             interest,
             leave,
             revocations: Revocations::default(),
+            held_back: HeldBack::default(),
+            held_events: HeldEvents::default(),
+            held_answer: None,
             topics: FxHashMap::default(),
             asking: FuturesUnordered::new(),
             asks: Asks::default(),
@@ -145,6 +156,13 @@ impl Dispatcher {
         self
     }
 
+    /// The same, with topics of these apps.
+    #[must_use]
+    pub fn of_apps(mut self, apps: Arc<Apps>) -> Self {
+        self.apps = apps;
+        self
+    }
+
     /// The same, ringing here when tokens were revoked.
     #[must_use]
     pub fn ringing(mut self, revocations: Revocations) -> Self {
@@ -158,17 +176,21 @@ impl Dispatcher {
         let mut tick = pin!(tokio::time::sleep(TICK));
         let interest = Arc::clone(&self.interest);
         let stamp = turns::stamp("dispatcher".to_owned());
+        let mut told = self.revocations.told();
         loop {
             stamp.turned();
+            let (is_held, window) = (self.held_back.is_open(), self.held_back.window());
             tokio::select! {
-                count = feed.recv_many(&mut batch, BATCH_MAX) => {
+                count = feed.recv_many(&mut batch, BATCH_MAX), if !is_held => {
                     if count == 0 {
                         return;
                     }
                     self.now = Instant::now();
-                    for event in batch.drain(..) {
-                        self.feed_event(event);
-                    }
+                    self.take(batch.drain(..));
+                }
+                () = held_back::over(&mut told, window), if is_held => {
+                    self.now = Instant::now();
+                    self.release(*told.borrow());
                 }
                 wishes = interest.changed() => {
                     self.now = Instant::now();
@@ -176,7 +198,7 @@ impl Dispatcher {
                         self.wish(worker, topic, wish);
                     }
                 }
-                Some(answer) = self.asking.next() => self.answers(answer),
+                Some(answer) = self.asking.next(), if !is_held => self.answers(answer),
                 () = &mut tick => {
                     self.now = Instant::now();
                     self.tick();
@@ -201,12 +223,13 @@ impl Dispatcher {
     /// Takes an answer and those that came with it.
     fn answers(&mut self, first: Answer) {
         self.now = Instant::now();
-        self.answered(first);
-        for _ in 1..BATCH_MAX {
-            match self.asking.next().now_or_never().flatten() {
-                Some(answer) => self.answered(answer),
-                None => return,
+        let (mut next, mut count) = (Some(first), 0);
+        while let Some(answer) = next {
+            count += 1;
+            if !self.take_answer(answer) || count == BATCH_MAX {
+                return;
             }
+            next = self.asking.next().now_or_never().flatten();
         }
     }
 
@@ -240,6 +263,7 @@ impl Dispatcher {
                     self.confirmed(&topic, stay);
                 }
             }
+            FeedEvent::Down(feed) => self.feed_is_down(feed),
             FeedEvent::Break(feed) => self.broken(feed),
             FeedEvent::Doubt(topics) => {
                 tracing::warn!(
@@ -279,49 +303,6 @@ impl Dispatcher {
         }
     }
 
-    fn control(&mut self, message: &[u8]) {
-        match control::decode(message) {
-            Ok(ControlMessage {
-                request:
-                    Request::Disconnect {
-                        app,
-                        user,
-                        session,
-                        reason,
-                    },
-                ..
-            }) => {
-                let inbox = Topic::inbox(&app, &user);
-                self.workers.broadcast(|| Inbound::Disconnect {
-                    inbox: inbox.clone(),
-                    session,
-                    reason,
-                });
-            }
-            Ok(ControlMessage {
-                from,
-                request: Request::Drain { node },
-            }) => {
-                if node == self.config.server.node_id {
-                    tracing::info!(event = "drain_asked", %from, "this node was asked to leave");
-                    self.leave.notify_one();
-                }
-            }
-            Ok(ControlMessage {
-                request: Request::Revoked,
-                ..
-            }) => self.revocations.ring(),
-            Err(error) => {
-                self.metrics.control.control_ignored.add(1);
-                tracing::debug!(
-                    event = "control_ignored",
-                    error = &error as &(dyn std::error::Error + 'static),
-                    "a control message was ignored"
-                );
-            }
-        }
-    }
-
     /// A worker has members in a topic, by its wish of this number, or none any more.
     fn wish(&mut self, worker: usize, topic: Topic, wish: Option<WishNumber>) {
         let Some(wish) = wish else {
@@ -337,7 +318,7 @@ impl Dispatcher {
             }
             return;
         };
-        let retention = self.retention(&topic);
+        let retention = retention(&self.apps, &topic);
         let state = self
             .topics
             .entry(topic.clone())
@@ -364,13 +345,6 @@ impl Dispatcher {
             self.workers.send_joined(worker, &topic, last, wish);
         }
         self.metrics.control.topics.set(self.topics.len() as u64);
-    }
-
-    fn retention(&self, topic: &Topic) -> Retention {
-        match topic.kind() {
-            TopicKind::Presence => crate::broker::member::PRESENCE_RETENTION,
-            _ => self.config.namespace(topic).retention(),
-        }
     }
 
     fn arrived(&mut self, topic: &Topic, entry: Entry) {
@@ -410,7 +384,7 @@ impl Dispatcher {
                     let has_history = state.retention.entries_max > 0;
                     let Found { told, delivery } =
                         self.traces
-                            .deliver(topic, entry.position, was_repairing, &self.config);
+                            .deliver(topic, entry.position, was_repairing, &self.apps);
                     let outgoing = Outgoing::with_trace(topic.clone(), entry, has_history, told);
                     self.workers
                         .deliver(&state.workers, &outgoing, delivery.as_ref());

@@ -127,6 +127,11 @@ impl Sequencer {
         }
     }
 
+    /// The topic is kept like this from now on.
+    pub fn keep(&mut self, retention: Retention) {
+        self.retention = retention;
+    }
+
     /// Begins after `last`. What is held above it follows; what was thrown away, or doubted
     /// meanwhile, is asked for.
     pub fn begin(&mut self, last: Position, steps: &mut Vec<Step>) {

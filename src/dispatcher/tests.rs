@@ -22,6 +22,7 @@ use fanfare_protocol::data::Data;
 use fanfare_protocol::ids::{App, Position, Priority};
 
 mod failing_over;
+mod holding_back;
 mod pacing;
 mod queueing;
 mod simulation;
@@ -50,7 +51,7 @@ fn publication() -> Publication {
 }
 
 async fn publish(broker: &Broker, config: &Config, topic: &Topic) -> Position {
-    let retention = config.namespace(topic).retention();
+    let retention = retention(&Apps::of(config), topic);
     let request = PublishRequest::new(topic.clone(), publication(), retention);
     let published = broker.publish(request).await;
     published.expect("the broker is up").position
@@ -96,7 +97,18 @@ impl Rig {
         Self::traced_by(tracer, metrics)
     }
 
+    /// With one worker, where others may revoke.
+    fn revoking(revocations: Revocations) -> Self {
+        let metrics = Arc::new(Metrics::new(1));
+        let tracer = Tracer::without_exporter(Arc::clone(&metrics.trace));
+        Self::with(tracer, metrics, revocations)
+    }
+
     fn traced_by(tracer: Tracer, metrics: Arc<Metrics>) -> Self {
+        Self::with(tracer, metrics, Revocations::default())
+    }
+
+    fn with(tracer: Tracer, metrics: Arc<Metrics>, revocations: Revocations) -> Self {
         let workers_count = metrics.workers.len();
         let config = config();
         let (memory, from_broker) = MemoryBroker::new(Clock::System, Arc::clone(&metrics));
@@ -124,7 +136,8 @@ impl Rig {
             handles,
             Arc::default(),
         )
-        .traced_by(Arc::new(tracer));
+        .traced_by(Arc::new(tracer))
+        .ringing(revocations);
         tasks.spawn(dispatcher.run(to_dispatcher));
         Self {
             broker,

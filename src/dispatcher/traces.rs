@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::config::Config;
+use crate::apps::Apps;
 use crate::telemetry::trace::context::TraceContext;
 use crate::telemetry::trace::delivery::Delivery;
 use crate::telemetry::trace::metrics::Untraced;
@@ -66,7 +66,7 @@ impl Traces {
         topic: &Topic,
         position: Position,
         is_repaired: bool,
-        config: &Config,
+        apps: &Apps,
     ) -> Found {
         if self.arrived.is_empty() {
             return Found::default();
@@ -74,16 +74,17 @@ impl Traces {
         let Some((context, _)) = self.arrived.remove(&(topic.clone(), position)) else {
             return Found::default();
         };
+        let settings = apps.of_topic(topic);
         let to = Destination {
             topic,
-            namespace: config.namespace_name(topic),
+            namespace: settings.namespace_name(topic),
         };
         let place = (position.to_string(), is_repaired);
         let delivery = Delivery::begin(&self.tracer, context, to, place);
         // Where the node's own span is not told to anybody, clients go on from the publication.
         let told = delivery.as_ref().map_or(context, |one| one.context());
         Found {
-            told: config.namespace(topic).trace.then_some(told),
+            told: settings.namespace(topic).trace.then_some(told),
             delivery,
         }
     }

@@ -1,7 +1,8 @@
-//! Who a request says it is: its token, wherever it stands, and the user that follows from it.
+//! Who a request says it is, and for which app: its token, wherever it stands, and the user that
+//! follows from it.
 //!
 //! In: headers and query of one request. Out: a [`Credential`] from `Authorization: Bearer`, else
-//! `?token=`, else the cookie; and by [`identify`] an identity, or how the token is refused. An empty
+//! `?token=`, else the cookie; and by [`identify`] the app and an identity, or how they are refused. An empty
 //! one is passed over, and refused where there is no other. Everything is split and compared as
 //! bytes, so that a neighbour of any encoding hides nothing (RFC 6265, section 5.4; RFC 9110, 5.5).
 
@@ -11,14 +12,16 @@ use std::time::SystemTime;
 use hyper::Request;
 use hyper::header::{self, HeaderMap};
 
+use crate::apps::Apps;
 use crate::auth::Claims;
 use crate::auth::error::TokenError;
 use crate::http::error::HttpError;
 use crate::http::request::bearer;
 use crate::session::state::{Identity, Refusal, refused_token};
+use crate::verification::Asked;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::error::{ErrorCode, WireError};
-use fanfare_protocol::ids::{NameError, User};
+use fanfare_protocol::ids::{App, NameError, User};
 
 use super::listener_state::PublicState;
 
@@ -45,7 +48,7 @@ impl<'a> Credential<'a> {
     /// The one that counts: the first in the order of [`Source`] that is not empty.
     ///
     /// # Errors
-    /// `unauthorized` for two different ones in `Authorization`, or in the query; `bad_request` for
+    /// `unauthorized` for two different ones in `Authorization`, the query or the cookies; `bad_request` for
     /// another parameter that is there twice with two values.
     pub fn find(
         headers: &'a HeaderMap,
@@ -56,10 +59,11 @@ impl<'a> Credential<'a> {
         query.check()?;
         let in_query = query.token.as_deref();
         let in_query = in_query.map(|token| (Source::Query, token.as_bytes()));
-        let in_cookies = cookie_name
-            .into_iter()
-            .flat_map(|name| cookies(headers, name))
-            .map(|token| (Source::Cookie, token));
+        let in_cookies = match cookie_name {
+            Some(name) => one_cookie(headers, name)?,
+            None => None,
+        };
+        let in_cookies = in_cookies.map(|token| (Source::Cookie, token));
         let all = in_header.into_iter().chain(in_query).chain(in_cookies);
         let (mut empty, mut found) = (None, None);
         for (source, token) in all {
@@ -75,6 +79,23 @@ impl<'a> Credential<'a> {
         }
         Ok(found.or(empty))
     }
+}
+
+/// The cookie of this name that is not empty, or else an empty one. A page of a neighbouring domain can
+/// set one of the same name that is sent first (RFC 6265, section 5.4), so none of two is believed.
+fn one_cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a [u8]>, HttpError> {
+    let mut found: Option<&[u8]> = None;
+    for token in cookies(headers, name) {
+        match found {
+            Some(before) if !before.is_empty() && !token.is_empty() && before != token => {
+                let text = format!("there is more than one cookie `{name}`");
+                return Err(HttpError::new(ErrorCode::Unauthorized, text).presented());
+            }
+            Some(before) if !before.is_empty() => {}
+            _ => found = Some(token),
+        }
+    }
+    Ok(found)
 }
 
 /// The values of a cookie of this name, in the order of the request. Names are compared exactly;
@@ -99,6 +120,7 @@ fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [
 pub struct Query {
     token: Option<String>,
     user: Option<String>,
+    app: Option<String>,
     /// `wait=1`: `welcome` waits for `connect`.
     pub waits: bool,
     /// `heartbeat=app`: pings are events.
@@ -111,13 +133,14 @@ impl Query {
     /// Reads the query of a target.
     #[must_use]
     pub fn of<B>(request: &Request<B>) -> Self {
-        let [mut token, mut user, mut wait, mut heartbeat] = [const { None }; 4];
+        let [mut token, mut user, mut app, mut wait, mut heartbeat] = [const { None }; 5];
         let mut doubled = None;
         let text = request.uri().query().unwrap_or_default();
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
             let (name, known) = match &*name {
                 "token" => ("token", &mut token),
                 "user" => ("user", &mut user),
+                "app" => ("app", &mut app),
                 "wait" => ("wait", &mut wait),
                 "heartbeat" => ("heartbeat", &mut heartbeat),
                 _ => continue,
@@ -130,6 +153,7 @@ impl Query {
         Self {
             token: token.map(Cow::into_owned),
             user: user.map(Cow::into_owned),
+            app: app.map(Cow::into_owned),
             waits: wait.is_some_and(|value| value == "1"),
             app_pings: heartbeat.is_some_and(|value| value == "app"),
             doubled,
@@ -149,9 +173,30 @@ impl Query {
     }
 }
 
-/// Who the request says it is. A token in the header that is no good is refused here; one in the
-/// query or the cookie is returned, to be refused on the open socket. Waits where the token's key has to be
-/// fetched, or its check leaves the worker. Cancel-safe.
+/// Who is behind a request, as far as it says.
+#[derive(Debug, Default)]
+pub struct Caller {
+    /// The app: that of `?app=`, else that of the token. `None`: neither is there.
+    pub app: Option<App>,
+    /// The user, and what the token says.
+    pub identity: Identity,
+    /// The app, the token or the user is no good: told on the open socket.
+    pub refused: Option<Refusal>,
+}
+
+impl Caller {
+    fn refused(refusal: Refusal) -> Self {
+        Self {
+            refused: Some(refusal),
+            ..Self::default()
+        }
+    }
+}
+
+/// Who the request says it is, and in which app. An app that is not known, and a token that is no good,
+/// are refused here where the token stands in the header; else that is returned, to be refused on the
+/// open socket. Waits where the token's key has to be fetched, or its check leaves the worker.
+/// Cancel-safe.
 ///
 /// # Errors
 /// `unauthorized`, `token_expired` or `unavailable`, for the header's token.
@@ -159,35 +204,69 @@ pub async fn identify(
     state: &PublicState,
     credential: Option<Credential<'_>>,
     query: &Query,
-) -> Result<(Identity, Option<Refusal>), HttpError> {
+) -> Result<Caller, HttpError> {
+    let refused = |source: Option<Source>, refusal: Refusal| match source {
+        Some(Source::Header) => Err(HttpError::from(refusal.error).presented()),
+        _ => Ok(Caller::refused(refusal)),
+    };
+    let source = credential.as_ref().map(|credential| credential.source);
+    let app = match known_app(&state.services.apps, query) {
+        Ok(app) => app,
+        Err(refusal) => return refused(source, refusal),
+    };
     if let Some(credential) = credential {
-        return match verify(state, &credential).await {
-            Ok(claims) => Ok((identity(claims), None)),
-            Err(error) if credential.source == Source::Header => {
-                Err(HttpError::new(error.code(), error.to_string()).presented())
-            }
-            Err(error) => Ok((Identity::default(), Some(refused_token(error)))),
+        return match verify(state, &credential, app.as_ref()).await {
+            Ok(claims) => Ok(Caller {
+                app: Some(claims.app.clone()),
+                identity: identity(claims),
+                refused: None,
+            }),
+            Err(error) => refused(source, refused_token(error)),
         };
     }
     let is_dev = state.services.config.server.dev;
     let name = query.user.as_ref().filter(|_| is_dev);
-    Ok(match name.map(|name| User::new(name)) {
-        None => (Identity::default(), None),
-        Some(Ok(user)) => {
-            let (user, claims) = (Some(user), None);
-            (Identity { user, claims }, None)
+    match name.map(|name| User::new(name)).transpose() {
+        Ok(user) => Ok(Caller {
+            app,
+            identity: Identity { user, claims: None },
+            refused: None,
+        }),
+        Err(error) => Ok(Caller::refused(refused_user(error))),
+    }
+}
+
+/// The app of `?app=`, where that is there.
+fn known_app(apps: &Apps, query: &Query) -> Result<Option<App>, Refusal> {
+    let Some(name) = &query.app else {
+        return Ok(None);
+    };
+    let known = App::new(name).ok().filter(|app| apps.get(app).is_some());
+    known.map(Some).ok_or_else(|| {
+        let text = "`app` in the URL names no app that is known here";
+        Refusal {
+            error: WireError::new(ErrorCode::Unauthorized, text),
+            end: Some(CloseReason::Unauthorized),
         }
-        Some(Err(error)) => (Identity::default(), Some(refused_user(error))),
     })
 }
 
-async fn verify(state: &PublicState, credential: &Credential<'_>) -> Result<Claims, TokenError> {
+async fn verify(
+    state: &PublicState,
+    credential: &Credential<'_>,
+    app: Option<&App>,
+) -> Result<Claims, TokenError> {
     let services = &state.services;
     let token = std::str::from_utf8(&credential.token).map_err(|_| TokenError::NotJwt)?;
-    if services.checks.are_light(std::iter::once(token)) {
-        return services.verifier.session(token, SystemTime::now());
+    if services.checks.are_light(std::iter::once(token), app) {
+        return services.verifier.session(token, app, SystemTime::now());
     }
-    let mut checked = services.checks.check(vec![token.to_owned()]).await;
+    let asked = Asked {
+        own: Some(token.to_owned()),
+        app: app.cloned(),
+        ..Asked::default()
+    };
+    let mut checked = services.checks.check(asked).await;
     let checked = checked.pop().ok_or(TokenError::Unavailable)?;
     services
         .verifier
@@ -282,7 +361,8 @@ mod tests {
             (&[b"fanfare_token=\"c\""], Some("c")),
             (&[b"fanfare_token=c=="], Some("c==")),
             (&[b"fanfare_token=; fanfare_token=c"], Some("c")),
-            (&[b"fanfare_token=c; fanfare_token=d"], Some("c")),
+            (&[b"fanfare_token=c; fanfare_token=c"], Some("c")),
+            (&[b"fanfare_token=c; fanfare_token="], Some("c")),
             (
                 &[b"xfanfare_token=x; fanfare_token2=y; Fanfare_Token=z"],
                 None,
@@ -301,6 +381,21 @@ mod tests {
     }
 
     #[test]
+    fn of_two_cookies_none_is_believed() {
+        let rows: [&[&[u8]]; 2] = [
+            &[b"fanfare_token=c; fanfare_token=d"],
+            &[b"fanfare_token=c", b"fanfare_token=; fanfare_token=\"d\""],
+        ];
+        for values in rows {
+            let pairs: Vec<_> = values.iter().map(|v| (header::COOKIE, *v)).collect();
+            let (headers, query) = (headers(&pairs), Query::default());
+            let found = Credential::find(&headers, &query, Some(NAME));
+            let code = found.err().map(|error| error.error.code);
+            assert_eq!(code, Some(ErrorCode::Unauthorized), "{values:?}");
+        }
+    }
+
+    #[test]
     fn a_parameter_with_two_values_is_refused() {
         let refused = |text: &str| {
             let (headers, query) = (headers(&[]), query(text));
@@ -313,6 +408,7 @@ mod tests {
             ("token=a&x=1&token=", Some(token)),
             ("token=a&token=a", None),
             ("user=ada&user=bob", Some(other)),
+            ("app=shop&app=game", Some(other)),
             ("wait=1&wait=0", Some(other)),
             ("heartbeat=ws&heartbeat=app", Some(other)),
             ("x=1&x=2", None),
@@ -327,9 +423,10 @@ mod tests {
 
     #[test]
     fn the_parameters_of_a_session_have_one_value_each() {
-        let all = query("wait=1&heartbeat=app&user=ada");
+        let all = query("wait=1&heartbeat=app&user=ada&app=shop");
         assert!(all.waits && all.app_pings);
         assert_eq!(all.user.as_deref(), Some("ada"));
+        assert_eq!(all.app.as_deref(), Some("shop"));
         let others = query("wait=true&heartbeat=ws&App=1");
         assert_eq!(others, Query::default());
     }

@@ -16,14 +16,13 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response};
 
 use crate::http::error::{HttpError, SOON};
-use crate::session::state::{Identity, Refusal};
 use crate::session::{self as sessions, Accepted, echo as echoes};
 use crate::worker::stream::Stream;
 use fanfare_protocol::error::ErrorCode;
 use fanfare_protocol::form::{Encoding, WireForm};
 
 use super::admission::NotNow;
-use super::credentials::{Credential, Query, Source, identify};
+use super::credentials::{Caller, Credential, Query, Source, identify};
 use super::listener_state::{ConnectionPermit, PublicState};
 use super::upgrade;
 
@@ -76,8 +75,7 @@ enum Purpose {
 /// What a request says of its session.
 struct Entrance {
     form: WireForm,
-    identity: Identity,
-    refused: Option<Refusal>,
+    caller: Caller,
     waits: bool,
     app_pings: bool,
     disconnects: u64,
@@ -101,8 +99,9 @@ impl Open {
                     stream,
                     early,
                     form: entrance.form,
-                    identity: entrance.identity,
-                    refused: entrance.refused,
+                    app: entrance.caller.app,
+                    identity: entrance.caller.identity,
+                    refused: entrance.caller.refused,
                     waits: entrance.waits,
                     app_pings: entrance.app_pings,
                     disconnects: entrance.disconnects,
@@ -180,7 +179,7 @@ async fn session<B>(state: &PublicState, request: &Request<B>, accepted_at: Inst
         Ok(credential) => identify(state, credential, &query).await,
         Err(error) => Err(error),
     };
-    let (identity, refused) = identified.inspect_err(|refused| {
+    let caller = identified.inspect_err(|refused| {
         let counter = match refused.error.code {
             ErrorCode::Unavailable => &counters.refused_unavailable,
             _ => &counters.refused_unauthorized,
@@ -194,8 +193,7 @@ async fn session<B>(state: &PublicState, request: &Request<B>, accepted_at: Inst
     }
     let purpose = Purpose::Session(Box::new(Entrance {
         form: WireForm::websocket(encoding),
-        identity,
-        refused,
+        caller,
         waits: query.waits,
         app_pings: query.app_pings,
         disconnects: state.worker.disconnects(),
@@ -213,15 +211,7 @@ fn admit<B>(
     let counters = state.counters();
     let accept =
         upgrade::accept_key(request).inspect_err(|_| counters.refused_request.add_owned(1))?;
-    if !origin_allowed(
-        &state.services.config.auth.origins,
-        request.headers(),
-        by_cookie,
-    ) {
-        counters.refused_origin.add_owned(1);
-        let text = "this Origin is not on the allow-list";
-        return Err(HttpError::new(ErrorCode::Forbidden, text));
-    }
+    check_origin(state, request.headers(), by_cookie)?;
     let busy = |text| HttpError::busy(text, SOON);
     if state.is_leaving() {
         counters.refused_draining.add_owned(1);
@@ -245,6 +235,24 @@ fn admit<B>(
         HttpError::busy(format!("{text}; connect again"), wait)
     })?;
     Ok((place, upgrade::switching(accept)))
+}
+
+/// Refuses a page that is not on the list.
+///
+/// # Errors
+/// `forbidden`, which is counted.
+pub(super) fn check_origin(
+    state: &PublicState,
+    headers: &HeaderMap,
+    by_cookie: bool,
+) -> Result<(), HttpError> {
+    let listed = &state.services.config.auth.origins;
+    if origin_allowed(listed, headers, by_cookie) {
+        return Ok(());
+    }
+    state.counters().refused_origin.add_owned(1);
+    let text = "this Origin is not on the allow-list";
+    Err(HttpError::new(ErrorCode::Forbidden, text))
 }
 
 /// Browsers always send an Origin; a cookie, which they send unasked, is only believed together

@@ -13,12 +13,14 @@ use crate::http::bodies::{LiveAnswer, ReadyAnswer, Route};
 use crate::http::error::HttpError;
 use crate::http::media::Form;
 use crate::http::request::{check, has_body};
+use crate::policy::{self, OnTopic, Subject};
+use crate::session::state::Identity;
 use crate::tasks::turns;
 use fanfare_protocol::error::ErrorCode;
-use fanfare_protocol::ids::Topic;
+use fanfare_protocol::ids::{App, Topic};
 
-use super::credentials::{Credential, Query, identify};
-use super::handshake::{self, Opened};
+use super::credentials::{Caller, Credential, Query, Source, identify};
+use super::handshake::{self, Opened, check_origin};
 use super::listener_state::PublicState;
 
 /// The body of every answer here: small and whole.
@@ -133,14 +135,33 @@ async fn route<B>(state: &PublicState, request: &Request<B>) -> Result<Response<
     let query = Query::of(request);
     let cookie_name = services.config.auth.cookie.as_deref();
     let credential = Credential::find(request.headers(), &query, cookie_name)?;
-    let (identity, refused) = identify(state, credential, &query).await?;
+    let by_cookie = credential
+        .as_ref()
+        .is_some_and(|one| one.source == Source::Cookie);
+    // A page of the same origin sends none with a GET.
+    if request.headers().contains_key(header::ORIGIN) {
+        check_origin(state, request.headers(), by_cookie)?;
+    }
+    let Caller {
+        app,
+        identity: Identity { user, claims },
+        refused,
+    } = identify(state, credential, &query).await?;
     if let Some(refusal) = refused {
         return Err(HttpError::from(refusal.error).presented());
     }
-    let user = identity
-        .user
-        .ok_or_else(|| HttpError::new(ErrorCode::Unauthorized, "a token is needed"))?;
-    let topic = Topic::inbox(&services.app, &user);
+    let user = user.ok_or_else(|| HttpError::new(ErrorCode::Unauthorized, "a token is needed"))?;
+    let app = app.unwrap_or_else(App::default_app);
+    let topic = Topic::inbox(&app, &user);
+    let subject = Subject::Session {
+        app: &app,
+        user: Some(&user),
+        can: claims.as_ref().and_then(|claims| claims.can.as_deref()),
+        has_topic_token: false,
+    };
+    let settings = services.apps.of_topic(&topic);
+    policy::may(subject, OnTopic::Home, &topic, settings.namespace(&topic))
+        .map_err(|_| HttpError::new(ErrorCode::Forbidden, "the home of another user"))?;
     let home = services.view.borrow().home(&topic);
     let route = Route {
         node: home.node,

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, watch};
 
+use crate::apps::Apps;
 use crate::broker::Broker;
-use crate::cluster::keeping;
 use crate::cluster::lease_store::LeaseStore;
 use crate::cluster::load_told::LoadTold;
 use crate::cluster::membership::{Membership, Settings};
@@ -61,17 +61,15 @@ pub struct Cluster {
 /// Starts the tasks.
 #[must_use]
 pub fn start(
-    config: &Arc<Config>,
+    (config, apps, texts): (&Arc<Config>, &Arc<Apps>, &Texts),
     broker: &Arc<Broker>,
     metrics: &Arc<Metrics>,
     tracer: &Arc<Tracer>,
     lifecycle: &LifecycleSender,
     history: &Arc<History>,
 ) -> Cluster {
-    let settled = Settled::default();
-    let texts = Texts::new(&keeping::said(config));
-    let queue = Queue::default();
-    let revoking = Revoking::start(config, broker, metrics);
+    let (settled, queue) = (Settled::default(), Queue::default());
+    let revoking = Revoking::start((config, apps), broker, metrics);
     let settings = |partitions: &Partitions| {
         let kept = Kept {
             partitions: partitions.clone(),
@@ -82,20 +80,19 @@ pub fn start(
             revoked: revoking.known.clone(),
         };
         let details = details(config, metrics, lifecycle.subscribe(), kept);
-        settings(config, metrics, details, (&texts, &revoking.hurry))
+        settings(config, metrics, details, (texts, &revoking.hurry))
     };
     let Broker::Redis(redis) = &**broker else {
         let partitions = Partitions::alone(config.redis.partitions);
         let (membership, task) = Membership::new(settings(&partitions), None);
         tasks::spawn("membership", turns::polled("membership", task.run()));
-        let occupancy = Arc::new(Occupancy::alone(membership.view()));
-        consume(&queue, broker, config, metrics, tracer, &partitions);
+        consume(&queue, broker, (config, apps), metrics, tracer, &partitions);
         return Cluster {
+            occupancy: Arc::new(Occupancy::alone(membership.view())),
             membership,
             partitions,
             reaping: watch::channel(None).1,
             settled,
-            occupancy,
             queue,
             revoking,
         };
@@ -103,6 +100,7 @@ pub fn start(
     let partitions = Partitions::default();
     let store = LeaseStore::new(redis.urgent(), redis.keys());
     let (membership, task) = Membership::new(settings(&partitions), Some(store));
+    revoking.follow(&membership);
     tasks::spawn("membership", turns::polled("membership", task.run()));
     let task = texts.share(membership.view(), redis.bulk(), redis.keys());
     tasks::spawn("texts", task.run());
@@ -119,7 +117,7 @@ pub fn start(
     let (occupancy, task) =
         Occupancy::clustered(membership.view(), redis.bulk(), redis.keys().clone());
     tasks::spawn("occupancy", turns::polled("occupancy", task.run()));
-    consume(&queue, broker, config, metrics, tracer, &partitions);
+    consume(&queue, broker, (config, apps), metrics, tracer, &partitions);
     Cluster {
         membership,
         partitions,
@@ -172,14 +170,14 @@ pub(super) async fn carry_context(mut view: watch::Receiver<Arc<View>>, broker: 
 fn consume(
     queue: &Queue,
     broker: &Arc<Broker>,
-    config: &Arc<Config>,
+    (config, apps): (&Arc<Config>, &Arc<Apps>),
     metrics: &Arc<Metrics>,
     tracer: &Arc<Tracer>,
     partitions: &Partitions,
 ) {
-    let (broker, config) = (Arc::clone(broker), Arc::clone(config));
+    let (broker, rules) = (Arc::clone(broker), (Arc::clone(config), Arc::clone(apps)));
     let (metrics, tracer) = (Arc::clone(metrics), Arc::clone(tracer));
-    let consumer = queue.consumer(broker, config, metrics, tracer, partitions.held());
+    let consumer = queue.consumer(broker, rules, metrics, tracer, partitions.held());
     tasks::vital("queue", consumer.run());
 }
 
@@ -247,7 +245,7 @@ fn details(
             partitions: u32::try_from(held.len()).unwrap_or(u32::MAX),
             partition_ranges: ranges(&held),
             keeps: String::new(),
-            keeps_digest: texts.digest().to_owned(),
+            keeps_digest: texts.digest().to_string(),
             queue: queue.get(),
             load: load(&history, &metrics),
             revoked: revoked.read_to(),

@@ -10,6 +10,7 @@ use crate::api::state::{
     Answer, Component, Directory, LiveTopic, MembersPage, NodeLoad, NodeSessions, NodeStatus,
     QueueStatus, Revoked, TopicsPage,
 };
+use crate::apps::keeper::Keeper;
 use crate::broker::unavailable::Unavailable;
 use crate::broker::{Broker, BrokerError, Page};
 use crate::cluster::control::{self, ControlMessage, Request};
@@ -21,7 +22,6 @@ use crate::cluster::partitions::Partitions;
 use crate::http::bodies::Route;
 use crate::lifecycle::{Lifecycle, LifecycleReceiver};
 use crate::revocation::Target;
-use crate::revocation::adding::Added;
 use crate::session::Services;
 use crate::tasks::{self, turns};
 use crate::telemetry::metrics::Metrics;
@@ -32,6 +32,7 @@ use super::millis;
 use super::parts::{self, Since};
 use super::readiness::{self, Readiness};
 use super::revoking::{self, Revoking};
+use super::stored_apps;
 
 /// See the module.
 pub struct NodeDirectory {
@@ -45,6 +46,8 @@ pub struct NodeDirectory {
     pub reaping: watch::Receiver<Option<String>>,
     /// Which tokens are revoked.
     pub revoking: Revoking,
+    /// Which apps there are.
+    pub keeper: Arc<Keeper>,
     /// Where topics are joined.
     pub occupancy: Arc<Occupancy>,
     /// The state of its life.
@@ -124,6 +127,7 @@ impl Directory for NodeDirectory {
         components.push(parts::queue(config, self.queue()));
         components.push(revoking::part(&self.revoking.known));
         components.extend(parts::authorizers(&self.services.authorizers));
+        components.push(stored_apps::part(&self.keeper));
         components.push(parts::alerts(config, &self.metrics));
         self.since.note(&mut components);
         components
@@ -189,12 +193,17 @@ impl Directory for NodeDirectory {
         }
     }
 
-    fn topics<'a>(&'a self, after: Option<&'a Topic>, limit: u32) -> Answer<'a, TopicsPage> {
+    fn topics<'a>(
+        &'a self,
+        app: &'a App,
+        after: Option<&'a Topic>,
+        limit: u32,
+    ) -> Answer<'a, TopicsPage> {
         Box::pin(async move {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             let page = self
                 .occupancy
-                .topics(after, limit)
+                .topics(app, after, limit)
                 .await
                 .map_err(broker_error)?;
             let live = |t: crate::cluster::occupancy::Occupied| LiveTopic {
@@ -241,9 +250,9 @@ impl Directory for NodeDirectory {
         })
     }
 
-    fn disconnect<'a>(&'a self, user: &'a User) -> Answer<'a, ()> {
+    fn disconnect<'a>(&'a self, app: &'a App, user: &'a User) -> Answer<'a, ()> {
         let request = Request::Disconnect {
-            app: self.services.app.clone(),
+            app: app.clone(),
             user: user.clone(),
             session: None,
             reason: CloseReason::Disconnected,
@@ -259,19 +268,15 @@ impl Directory for NodeDirectory {
     ) -> Answer<'a, Revoked> {
         Box::pin(async move {
             let added = self.revoking.add(app, targets, issued_before).await;
-            let (added, names) = added.map_err(revoking::broker_error)?;
-            let issued_before = match added {
-                Added::Stored(issued_before) => issued_before,
-                Added::Full(count) => return Ok(Revoked::Full(count)),
+            let stored = match added.map_err(revoking::broker_error)? {
+                Ok(stored) => stored,
+                Err(count) => return Ok(Revoked::Full(count)),
             };
             // A doorbell that is lost costs half a second.
             let _ = self.tell_nodes(Request::Revoked).await;
-            let waiting = self
-                .revoking
-                .waiting(&self.membership, &names, issued_before)
-                .await;
+            let waiting = self.revoking.waiting(&self.membership, &stored).await;
             Ok(Revoked::Stored {
-                issued_before,
+                issued_before: stored.issued_before,
                 waiting,
             })
         })

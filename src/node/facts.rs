@@ -2,14 +2,11 @@
 //!
 //! In: the configuration, the build, the machine. Out: [`Facts`], once at start.
 
-use std::path::Path;
-
 use crate::config::Config;
 use crate::config::machine::{self, Machine};
 use crate::telemetry::facts::Facts;
 
 /// Of this process.
-#[expect(clippy::cast_precision_loss, reason = "no machine has so many cores")]
 pub(super) fn here(config: &Config, commit: &'static str) -> Facts {
     let machine = Machine::here();
     Facts {
@@ -17,6 +14,6 @@ pub(super) fn here(config: &Config, commit: &'static str) -> Facts {
         commit,
         connections_max: config.server.sessions_max() as u64,
         memory_bytes_max: machine.memory_max().unwrap_or(0),
-        cores_max: machine::cpu_limit(Path::new("/")).unwrap_or(machine.cores as f64),
+        cores_max: machine::cores_max(&machine),
     }
 }

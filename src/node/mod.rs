@@ -30,14 +30,15 @@ use crate::api::body_budget::BodyBudget;
 use crate::api::keys::ApiKeys;
 use crate::api::queue::taken::Taken;
 use crate::api::state::ApiState;
+use crate::apps::keeper::Keeper;
+use crate::apps::{Apps, settings_of};
 use crate::auth::error::KeyError;
 use crate::auth::verifier::Verifier;
 use crate::authorizer::Authorizers;
-use crate::broker::memory::MemoryBroker;
-use crate::broker::memory::clock::Clock;
-use crate::broker::redis::RedisBroker;
-use crate::broker::{Broker, Feed};
-use crate::cluster::membership::Membership;
+use crate::broker::Feed;
+use crate::cluster::keeping;
+use crate::cluster::membership::BEATS_PER_LEASE;
+use crate::cluster::texts::Texts;
 use crate::config::Config;
 use crate::config::file_shares::FileShares;
 use crate::dispatcher::Dispatcher;
@@ -51,15 +52,15 @@ use crate::tasks::{self, turns};
 use crate::telemetry::history::History;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::otlp::{self, Otlp};
-use crate::telemetry::trace::tracer::{TraceSettings, Tracer};
+use crate::telemetry::otlp::Otlp;
 use crate::verification::Checks;
 use crate::worker::WorkerInterest;
 use crate::worker::handle::WorkerHandle;
-use fanfare_protocol::ids::App;
 
 pub use end::End;
 
+mod apps;
+mod broker;
 pub mod cluster;
 pub mod directory;
 mod emf;
@@ -68,6 +69,7 @@ mod facts;
 mod leaving;
 mod listeners;
 mod memory;
+mod observing;
 pub mod parts;
 mod performance;
 mod planted;
@@ -76,9 +78,11 @@ mod rebalance;
 pub mod reload;
 pub mod revoking;
 pub mod stop_time;
+mod stored_apps;
 mod systemd;
 pub mod worker_thread;
 
+use apps::{Followers, TokenRules};
 use cluster::Cluster;
 use directory::NodeDirectory;
 use listeners::{ApiTask, Listeners, serve_api, until_ended};
@@ -145,7 +149,8 @@ pub fn run(
     }
     let config = Arc::new(config);
     let listeners = Listeners::bind(&config)?;
-    let verifier = Verifier::new(&config.auth, config.session.info_bytes_max)?;
+    let apps = Arc::new(Apps::of(&config));
+    let verifier = apps::verifier(&apps.all(), config.session.info_bytes_max)?;
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -154,7 +159,7 @@ pub fn run(
         .map_err(StartError::System)?;
     turns::start(config.health.stuck, control.handle().clone()).map_err(StartError::System)?;
     let result = control.block_on(async {
-        let (parts, feed) = Parts::build(config, verifier, warnings, commit)?;
+        let (parts, feed) = Parts::build(config, (apps, verifier), warnings, commit)?;
         parts.serve(feed, listeners, reload, started).await
     });
     control.shutdown_timeout(GIVE_BACK);
@@ -167,6 +172,10 @@ struct Parts {
     metrics: Arc<Metrics>,
     services: Arc<Services>,
     cluster: Cluster,
+    texts: Texts,
+    keeper: Arc<Keeper>,
+    /// The configuration as it was read last.
+    read: watch::Sender<Arc<Config>>,
     otlp: Otlp,
     lifecycle: LifecycleSender,
     /// Told when the node is asked to leave by other means than a signal.
@@ -180,19 +189,22 @@ struct Parts {
 impl Parts {
     fn build(
         config: Arc<Config>,
-        verifier: Verifier,
+        (apps, verifier): (Arc<Apps>, Verifier),
         warnings: Vec<String>,
         commit: &'static str,
     ) -> Result<(Self, Feed), StartError> {
         let metrics = Metrics::new(config.server.workers);
         let metrics = Arc::new(metrics.with_facts(facts::here(&config, commit)));
         let (lifecycle, _) = watch::channel(Lifecycle::Starting);
-        let (broker, feed) = start_broker(&config, &metrics)?;
-        let tracer = tracer(&config, &metrics);
+        let (broker, feed) = broker::start(&config, &metrics)?;
+        let keeper = stored_apps::start(&apps, &config, &broker, &metrics);
+        let tracer = observing::tracer(&config, &metrics);
         let (history, recorder) = History::begin(Instant::now());
         performance::start(&config, &metrics, &history, recorder).map_err(StartError::System)?;
-        let cluster = cluster::start(&config, &broker, &metrics, &tracer, &lifecycle, &history);
-        let otlp = start_otlp(&config, &metrics, cluster.membership.clone(), &broker)?;
+        let texts = Texts::new(&keeping::said(&config, &config, keeper.of_file().iter()));
+        let of_node = (&config, &apps, &texts);
+        let cluster = cluster::start(of_node, &broker, &metrics, &tracer, &lifecycle, &history);
+        let otlp = observing::start_otlp(&config, &metrics, cluster.membership.clone(), &broker)?;
         tracer.send_to(otlp.spans.clone());
         let view = cluster.membership.view();
         let carries = cluster::carry_context(view.clone(), Arc::clone(&broker));
@@ -207,9 +219,15 @@ impl Parts {
         let verifier = Arc::new(verifier.revoking(cluster.revoking.known.clone()));
         let checks = Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.checks));
         checks.follow();
+        let rules = TokenRules {
+            verifier: Arc::clone(&verifier),
+            checks: Arc::clone(&checks),
+            info_bytes_max: config.session.info_bytes_max,
+        };
+        apps.taken_by(move |settings| rules.take(settings));
         let services = Arc::new(Services {
             config: Arc::clone(&config),
-            app: App::default_app(),
+            apps,
             broker,
             verifier,
             checks,
@@ -220,11 +238,15 @@ impl Parts {
             tracer,
             departure: OnceLock::new(),
         });
+        let read = Arc::clone(&config);
         let parts = Self {
             config,
             metrics,
             services,
             cluster,
+            texts,
+            read: watch::Sender::new(read),
+            keeper,
             otlp,
             lifecycle,
             leave: Arc::default(),
@@ -260,15 +282,24 @@ impl Parts {
             handles.clone(),
         );
         self.cluster.revoking.tell(handles.clone());
+        let followers = Followers {
+            apps: Arc::clone(&self.services.apps),
+            keeper: Arc::clone(&self.keeper),
+            config: Arc::clone(&self.config),
+            texts: self.texts.clone(),
+            read: self.read.subscribe(),
+            workers: handles.clone(),
+        };
+        followers.follow(settings_of(&self.config));
         let dispatcher = self.dispatcher(interest, handles);
         tasks::vital("dispatcher", dispatcher.run(feed));
         let keys = Arc::new(ApiKeys::new(&self.config.api));
         let replaced = Replaced {
             keys: Arc::clone(&keys),
-            verifier: Arc::clone(&self.services.verifier),
-            checks: Arc::clone(&self.services.checks),
             authorizers: Arc::clone(&self.services.authorizers),
-            info_bytes_max: self.config.session.info_bytes_max,
+            keeper: Arc::clone(&self.keeper),
+            read: self.read.clone(),
+            config: Arc::clone(&self.config),
             metrics: Arc::clone(&self.metrics),
         };
         reload::watch(reload, replaced);
@@ -316,6 +347,7 @@ impl Parts {
             workers,
             Arc::clone(&self.leave),
         );
+        let dispatcher = dispatcher.of_apps(Arc::clone(&self.services.apps));
         let dispatcher = dispatcher.ringing(self.cluster.revoking.known.clone());
         dispatcher.traced_by(Arc::clone(&self.services.tracer))
     }
@@ -331,7 +363,11 @@ impl Parts {
             entrance,
             self.lifecycle.subscribe(),
             Arc::clone(&self.metrics),
-            self.cluster.revoking.known.clone(),
+            readiness::FirstReadings {
+                revocations: self.cluster.revoking.known.clone(),
+                checks: Arc::clone(&self.services.checks),
+                apps: self.keeper.awaited(),
+            },
         )
     }
 
@@ -348,6 +384,7 @@ impl Parts {
             partitions: self.cluster.partitions.clone(),
             reaping: self.cluster.reaping.clone(),
             revoking: self.cluster.revoking.clone(),
+            keeper: Arc::clone(&self.keeper),
             occupancy: Arc::clone(&self.cluster.occupancy),
             lifecycle: self.lifecycle.subscribe(),
             readiness,
@@ -365,10 +402,11 @@ impl Parts {
             metrics: Arc::clone(&self.metrics),
             history: Arc::clone(&self.history),
             tracer: Arc::clone(&self.services.tracer),
-            app: self.services.app.clone(),
+            apps: Arc::clone(&self.services.apps),
+            keeper: Arc::clone(&self.keeper),
             directory,
             bodies: BodyBudget::new(self.config.api.body_bytes_max),
-            queue_taken: Taken::default(),
+            queue_taken: Taken::told_by(self.config.redis.lease / BEATS_PER_LEASE),
             started: self.started,
             commit: self.commit,
         };
@@ -428,57 +466,6 @@ impl Parts {
         }
         Ok((handles, threads))
     }
-}
-
-/// What decides what is traced; its spans go nowhere yet.
-fn tracer(config: &Config, metrics: &Arc<Metrics>) -> Arc<Tracer> {
-    let settings = TraceSettings::from(&config.telemetry.traces);
-    Arc::new(Tracer::new(None, settings, Arc::clone(&metrics.trace)))
-}
-
-/// Starts what is sent to a collector, on a thread of its own where there is anything.
-fn start_otlp(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    membership: Membership,
-    broker: &Arc<Broker>,
-) -> Result<Otlp, StartError> {
-    let (read, broker) = (Arc::clone(metrics), Arc::clone(broker));
-    let read = Box::new(move || {
-        read.view_age
-            .set(membership.now().age_at(tokio::time::Instant::now()));
-        read.feed_lag.set(directory::feed_lag(&broker));
-        read.families()
-    });
-    let (otlp, work) = otlp::start(config, metrics, read).map_err(StartError::System)?;
-    if let Some(work) = work {
-        // What is not sent is no reason to serve nobody.
-        tasks::contained_thread("telemetry", move || work.run()).map_err(StartError::System)?;
-    }
-    Ok(otlp)
-}
-
-fn start_broker(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-) -> Result<(Arc<Broker>, Feed), StartError> {
-    if config.redis.url.is_some() {
-        metrics.control.broker_redis.set(1);
-        let (redis, feed) = RedisBroker::start(&config.redis, Arc::clone(metrics))?;
-        return Ok((Arc::new(Broker::Redis(redis)), feed));
-    }
-    metrics.control.broker_embedded.set(1);
-    let bytes_max = usize::try_from(config.memory.bytes_max).unwrap_or(usize::MAX);
-    let (memory, feed) = MemoryBroker::bounded(Clock::System, bytes_max, Arc::clone(metrics));
-    let memory = memory.with_partitions(config.redis.partitions);
-    let broker = Arc::new(Broker::Memory(memory));
-    let runs = Arc::clone(&broker);
-    tasks::vital("memory_broker", async move {
-        if let Broker::Memory(memory) = &*runs {
-            memory.run().await;
-        }
-    });
-    Ok((broker, feed))
 }
 
 fn millis(duration: Duration) -> u64 {

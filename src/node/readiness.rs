@@ -22,6 +22,7 @@ use crate::revocation::known::Revocations;
 use crate::tasks::{self, turns};
 use crate::telemetry::fields::List;
 use crate::telemetry::metrics::Metrics;
+use crate::verification::Checks;
 
 use super::parts;
 
@@ -76,6 +77,17 @@ impl Shut {
         let short = self.short().map(|why| format!("memory: {why}"));
         full.into_iter().chain(short).collect()
     }
+}
+
+/// What is read before the node is ready, each for some seconds at the most: the same on other nodes may
+/// be read already, and a rolling deployment must not replace those by some that know nothing.
+pub struct FirstReadings {
+    /// Which tokens are revoked.
+    pub revocations: Revocations,
+    /// What fetches the keys that issuers publish.
+    pub checks: Arc<Checks>,
+    /// Whether the apps that the API has set are still to be read.
+    pub apps: watch::Receiver<bool>,
 }
 
 /// Why a node is not ready, for each of its listeners.
@@ -156,9 +168,9 @@ pub fn watch(
     entrance: Entrance,
     mut lifecycle: LifecycleReceiver,
     metrics: Arc<Metrics>,
-    revocations: Revocations,
+    first_readings: FirstReadings,
 ) -> Readiness {
-    let first = reasons(&broker, &membership, &revocations, *lifecycle.borrow());
+    let first = reasons(&broker, &membership, &first_readings, *lifecycle.borrow());
     let (node_sender, node) = watch::channel(first.clone());
     let (door_sender, door) = watch::channel(first.clone());
     let (shut_sender, shut) = watch::channel(Shut::default());
@@ -174,11 +186,19 @@ pub fn watch(
         let mut view = membership.view();
         let mut standing = membership.standing();
         let mut trouble = membership.trouble();
+        let FirstReadings {
+            revocations,
+            checks,
+            apps,
+        } = &first_readings;
+        let mut apps = apps.clone();
         let mut readings = revocations.readings();
+        let mut fetches = checks.readings();
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let reasons = reasons(&broker, &membership, &revocations, *lifecycle.borrow());
+            let awaits_apps = *apps.borrow_and_update();
+            let reasons = reasons(&broker, &membership, &first_readings, *lifecycle.borrow());
             telling.tell(reasons, &entrance);
             let changed = tokio::select! {
                 changed = health.changed() => changed,
@@ -187,6 +207,8 @@ pub fn watch(
                 changed = trouble.changed() => changed,
                 changed = lifecycle.changed() => changed,
                 changed = readings.changed(), if revocations.is_new() => changed,
+                changed = fetches.changed(), if checks.unread().is_some() => changed,
+                changed = apps.changed(), if awaits_apps => changed,
                 _ = looks.tick() => Ok(()),
             };
             if changed.is_err() {
@@ -201,7 +223,11 @@ pub fn watch(
 fn reasons(
     broker: &Broker,
     membership: &Membership,
-    revocations: &Revocations,
+    FirstReadings {
+        revocations,
+        checks,
+        apps,
+    }: &FirstReadings,
     lifecycle: Lifecycle,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -210,8 +236,13 @@ fn reasons(
     }
     // Later an outage is told by the broker, and does not send sessions away.
     if revocations.is_new() {
-        let why = revocations.unread().unwrap_or_default();
+        let why = revocations.unread();
+        let why = why.unwrap_or("they are read once more when the node is a member");
         reasons.push(format!("revocations: {why}"));
+    }
+    reasons.extend(checks.unread());
+    if *apps.borrow() {
+        reasons.push("apps: what is stored was not read yet".to_owned());
     }
     // What the cluster's own keys need is reported by the membership.
     reasons.extend(lease_holder_away(broker));

@@ -1,26 +1,31 @@
 //! The node's part in revocation: who reads, who is told, and the answer to a call.
 //!
 //! In: the configuration, the broker, what the API revokes. Out: the task that reads, the one that
-//! tells workers ten times a second what is new, and for each call which nodes have read it. Bounds:
+//! tells workers ten times a second what is new, and for each call which nodes have read it. Who lives
+//! is known by a heartbeat that was sent after the entry was stored: one that joined since then has to
+//! read first. Bounds:
 //! a call waits for [`PATIENCE`]; what is new waits, as hashes, for a worker whose queue is full.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
 use crate::api::state::{Component, PartState};
+use crate::apps::Apps;
 use crate::broker::{Broker, BrokerError};
 use crate::cluster::membership::Membership;
+use crate::cluster::membership_machine::MembershipState;
+use crate::cluster::view::View;
 use crate::config::Config;
 use crate::revocation::adding::{Added, Adding, Asked};
 use crate::revocation::known::Revocations;
 use crate::revocation::news::News;
-use crate::revocation::runner::{self, Runner};
+use crate::revocation::runner::{DIFFERS_AFTER, Runner};
 use crate::revocation::store::{Store, StoreError};
-use crate::revocation::{ENTRIES_MAX, Target, name_of};
+use crate::revocation::{ENTRIES_ALL_MAX, ENTRIES_MAX, Target, name_of};
 use crate::tasks::{self, turns};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::handle::{Inbound, WorkerHandle};
@@ -41,13 +46,27 @@ pub struct Revoking {
     /// Asks for a heartbeat, which says how far this node has read.
     pub hurry: Arc<Notify>,
     store: Store,
-    kept_ms: u64,
+}
+
+/// What was stored by a call.
+#[derive(Debug)]
+pub struct Stored {
+    /// The names of the entries.
+    pub names: Vec<Box<str>>,
+    /// Before which second the tokens were issued.
+    pub issued_before: u64,
+    /// When the store had it, at the latest.
+    pub at: Instant,
 }
 
 impl Revoking {
     /// Starts the task that reads.
     #[must_use]
-    pub fn start(config: &Config, broker: &Broker, metrics: &Metrics) -> Self {
+    pub fn start(
+        (config, apps): (&Config, &Arc<Apps>),
+        broker: &Broker,
+        metrics: &Metrics,
+    ) -> Self {
         let hurry = Arc::<Notify>::default();
         let counts = Arc::clone(&metrics.revocations);
         let (known, store) = match broker {
@@ -58,10 +77,12 @@ impl Revoking {
             Broker::Memory(_) => (Revocations::default(), Store::memory()),
         };
         let known = known.counting(counts);
+        let (life, leeway) = super::apps::longest(&apps.all());
+        known.set_token_life(life);
+        known.set_leeway(leeway);
         let runner = Runner {
             known: known.clone(),
             store: store.clone(),
-            token_life_max: config.auth.token_life_max,
             progress: Arc::clone(&hurry),
         };
         tasks::vital("revocations", turns::polled("revocations", runner.run()));
@@ -69,8 +90,26 @@ impl Revoking {
             known,
             store,
             hurry,
-            kept_ms: runner::kept_ms(config.auth.token_life_max),
         }
+    }
+
+    /// Reads anew whenever this node becomes a member: what is promised without a node that is none
+    /// holds for it from then on.
+    pub fn follow(&self, membership: &Membership) {
+        if !self.known.is_shared() {
+            return;
+        }
+        let (known, mut standing) = (self.known.clone(), membership.standing());
+        tasks::spawn("revocation_joins", async move {
+            loop {
+                if let MembershipState::Member(_) = *standing.borrow_and_update() {
+                    known.joined();
+                }
+                if standing.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     /// Tells the workers what is new, for as long as the node runs.
@@ -81,8 +120,14 @@ impl Revoking {
             scans.set_missed_tick_behavior(MissedTickBehavior::Delay);
             // What each worker is still to be told.
             let mut owed = vec![News::default(); workers.len()];
+            let mut readings = known.readings();
             loop {
-                scans.tick().await;
+                // Both are cancel-safe. An error would mean that `known` is gone.
+                tokio::select! {
+                    _ = scans.tick() => {}
+                    _ = readings.changed(), if known.is_awaited() => {}
+                }
+                let read_at = known.read_at();
                 let news = known.take_news();
                 for (worker, owed) in workers.iter().zip(&mut owed) {
                     owed.merge(news.clone());
@@ -94,11 +139,15 @@ impl Revoking {
                         *owed = News::clone(&back);
                     }
                 }
+                if owed.iter().all(News::is_empty) {
+                    known.tell(read_at);
+                }
             }
         });
     }
 
-    /// Adds entries of an app. `issued_before` as [`Asked::issued_before`].
+    /// Adds entries of an app. `issued_before` as [`Asked::issued_before`]. `Err(count)` inside: there
+    /// are too many already, and nothing was added.
     ///
     /// # Errors
     /// [`StoreError`]: they may have been added.
@@ -107,7 +156,7 @@ impl Revoking {
         app: &App,
         targets: &[Target],
         issued_before: Option<u64>,
-    ) -> Result<(Added, Vec<Box<str>>), StoreError> {
+    ) -> Result<Result<Stored, u64>, StoreError> {
         let names: BTreeSet<_> = targets.iter().map(|target| name_of(app, target)).collect();
         let names: Vec<_> = names.into_iter().collect();
         let asked = names.iter().map(|name| Asked {
@@ -117,28 +166,37 @@ impl Revoking {
         });
         let adding = Adding {
             asked: asked.collect(),
-            kept_ms: self.kept_ms,
+            kept_ms: self.known.kept_ms(),
+            clock_s: unix_s(),
+            leeway_s: self.known.leeway_s(),
             above: self.known.read_to(),
-            most: ENTRIES_MAX,
+            most: targets
+                .iter()
+                .map(Target::most)
+                .min()
+                .unwrap_or(ENTRIES_MAX),
         };
-        let added = self.store.add(&adding).await?;
+        let issued_before = match self.store.add(&adding).await? {
+            Added::Stored(issued_before) => issued_before,
+            Added::Full(count) => return Ok(Err(count)),
+        };
         self.known.ring();
-        Ok((added, names))
+        Ok(Ok(Stored {
+            names,
+            issued_before,
+            at: Instant::now(),
+        }))
     }
 
     /// The live nodes that have not said yet that they have read these entries, sorted; empty as soon
-    /// as there is none, or what is left when the time is over.
-    pub async fn waiting(
-        &self,
-        membership: &Membership,
-        names: &[Box<str>],
-        issued_before: u64,
-    ) -> Vec<String> {
+    /// as there is none, or what is left when the time is over. This node's own name stands for those
+    /// of whom it does not know.
+    pub async fn waiting(&self, membership: &Membership, stored: &Stored) -> Vec<String> {
         let until = Instant::now() + PATIENCE;
         let mut readings = self.known.readings();
         let mut view = membership.view();
         loop {
-            let waiting = self.not_read(membership, names, issued_before);
+            let waiting = not_read(&membership.now(), &self.known, stored);
             if waiting.is_empty() || Instant::now() >= until {
                 return waiting;
             }
@@ -154,27 +212,36 @@ impl Revoking {
             let _ = timeout_at(look_at, change).await;
         }
     }
+}
 
-    fn not_read(
-        &self,
-        membership: &Membership,
-        names: &[Box<str>],
-        issued_before: u64,
-    ) -> Vec<String> {
-        let view = membership.now();
-        let others = view
-            .nodes
-            .iter()
-            .filter(|node| node.owner.node != view.me.node);
-        let told = others.map(|node| (&node.owner.node, node.details.revoked));
-        let all = told.chain([(&view.me.node, self.known.read_to())]);
-        let mut waiting: Vec<_> = all
-            .filter(|(_, read_to)| !self.known.covers(*read_to, names, issued_before))
-            .map(|(node, _)| node.to_string())
-            .collect();
-        waiting.sort_unstable();
-        waiting
+fn unix_s() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_1970.unwrap_or_default().as_secs()
+}
+
+fn not_read(view: &View, known: &Revocations, stored: &Stored) -> Vec<String> {
+    let Stored {
+        names,
+        issued_before,
+        at,
+    } = stored;
+    let others = view
+        .nodes
+        .iter()
+        .filter(|node| node.owner.node != view.me.node);
+    let told = others.map(|node| (&node.owner.node, node.details.revoked));
+    let mut waiting: Vec<_> = told
+        .filter(|(_, read_to)| !known.covers(*read_to, names, *issued_before))
+        .map(|(node, _)| node.to_string())
+        .collect();
+    // Without a lease nobody has told this node who lives, and what it was told before says nothing
+    // of who has joined since: that one may have read before this was stored.
+    let is_told = view.has_lease() && (view.until.is_none() || view.told_at >= *at);
+    if !is_told || !known.covers(known.read_to(), names, *issued_before) {
+        waiting.push(view.me.node.to_string());
     }
+    waiting.sort_unstable();
+    waiting
 }
 
 /// Why a call could not be carried out.
@@ -190,13 +257,125 @@ pub(super) fn broker_error(error: StoreError) -> BrokerError {
 pub fn part(known: &Revocations) -> Component {
     let (count, bytes) = known.size();
     let age_ms = known.age().map_or(0, super::millis);
-    let unread = known.unread().map(str::to_owned);
+    let differs_for = known.differs_for().filter(|time| *time >= DIFFERS_AFTER);
+    let differs = differs_for.map(|time| {
+        format!(
+            "for {} s Redis has had other revocations than this node: what is revoked holds, but calls \
+             that revoke are answered 202",
+            time.as_secs()
+        )
+    });
+    let unread = known.unread().map(str::to_owned).or(differs);
     let detail = unread
         .clone()
         .unwrap_or_else(|| format!("revocations known: {count}"));
     Component::new("revocations", detail)
         .state(PartState::Degraded, unread)
-        .figure("entries", count as u64, Some(ENTRIES_MAX as u64))
+        .figure("entries", count as u64, Some(ENTRIES_ALL_MAX as u64))
         .figure("memory_bytes", bytes as u64, None)
         .figure("read_age_ms", age_ms, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::view::{NodeDetails, NodeInfo};
+    use crate::revocation::memory::Held;
+    use crate::revocation::reader::Reader;
+    use crate::revocation::store_rig;
+
+    /// A view of `one` that was told at this instant, with a node that has read this far.
+    fn view(told_at: Instant, other: Option<u64>) -> View {
+        let me = "one~7".parse().expect("an owner");
+        let mut view = View::alone(me, NodeDetails::default(), 16);
+        view.nodes.extend(other.map(|revoked| NodeInfo {
+            owner: "two~8".parse().expect("an owner"),
+            details: NodeDetails {
+                revoked,
+                ..NodeDetails::default()
+            },
+        }));
+        view.told_at = told_at;
+        view.until = Some(told_at + Duration::from_secs(5));
+        view
+    }
+
+    #[test]
+    fn every_live_node_is_said_to_know_only_by_a_heartbeat_after_the_entry_was_stored() {
+        let (known, mut held, mut reader) = (
+            Revocations::clustered(Duration::from_secs(5)),
+            Held::default(),
+            Reader::default(),
+        );
+        let name = "u default ada";
+        store_rig::add(&mut held, name, 7);
+        store_rig::read(&known, &mut reader, &held);
+        let stored = Stored {
+            names: vec![name.into()],
+            issued_before: 7,
+            at: Instant::now(),
+        };
+        let before = stored.at - Duration::from_millis(1);
+        let read = known.read_to();
+        let waiting = |view: &View| not_read(view, &known, &stored);
+        assert_eq!(waiting(&view(stored.at, Some(read))), [""; 0]);
+        assert_eq!(waiting(&view(stored.at, Some(0))), ["two"]);
+        // Somebody may have joined since.
+        assert_eq!(waiting(&view(before, Some(read))), ["one"]);
+        assert_eq!(waiting(&view(before, Some(0))), ["one", "two"]);
+        // A node that has not joined yet sees itself alone.
+        let joining = View {
+            me: "one~0".parse().expect("an owner"),
+            ..view(stored.at, None)
+        };
+        assert_eq!(waiting(&joining), ["one"]);
+        let stale = View {
+            fresh: false,
+            ..view(stored.at, None)
+        };
+        assert_eq!(waiting(&stale), ["one"]);
+        let alone = View {
+            until: None,
+            ..view(before, None)
+        };
+        assert_eq!(
+            waiting(&alone),
+            [""; 0],
+            "without Redis there is nobody else"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_reading_counts_as_told_only_when_every_worker_has_its_news() {
+        let known = Revocations::clustered(Duration::from_secs(5));
+        let revoking = Revoking {
+            known: known.clone(),
+            hurry: Arc::default(),
+            store: Store::memory(),
+        };
+        let (handle, mut queue) = WorkerHandle::new(Arc::default());
+        while handle.send(Inbound::Revoked(Arc::default())).is_ok() {}
+        let (mut held, mut reader) = (Held::default(), Reader::default());
+        store_rig::add(&mut held, "u default ada", 7);
+        store_rig::read(&known, &mut reader, &held);
+        let mut told = known.told();
+        revoking.tell(vec![handle]);
+        tokio::time::sleep(3 * SCAN_EVERY).await;
+        assert!(told.borrow().is_none(), "the worker's queue is full");
+        let mut news = 0;
+        let is_told = async {
+            while told.borrow_and_update().is_none() {
+                while let Ok(Inbound::Revoked(one)) = queue.try_recv() {
+                    news += usize::from(!one.is_empty());
+                }
+                let _ = tokio::time::timeout(SCAN_EVERY, told.changed()).await;
+            }
+        };
+        let is_told = tokio::time::timeout(20 * SCAN_EVERY, is_told).await;
+        is_told.expect("there is room");
+        while let Ok(Inbound::Revoked(one)) = queue.try_recv() {
+            news += usize::from(!one.is_empty());
+        }
+        assert_eq!(news, 1);
+    }
 }

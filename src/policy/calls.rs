@@ -29,7 +29,7 @@ pub fn app_of(
     (default, is_known): (&App, impl Fn(&App) -> bool),
     now: SystemTime,
 ) -> Result<App, Refused> {
-    if client.expires.is_some_and(|expires| is_over(expires, now)) {
+    if is_expired(client, now) {
         return Err(Refused::Expired);
     }
     let app = match (&client.app, named) {
@@ -42,6 +42,12 @@ pub fn app_of(
         true => Ok(app),
         false => Err(Refused::UnknownApp(app)),
     }
+}
+
+/// Whether the client's time is over.
+#[must_use]
+pub fn is_expired(client: &ApiClient, now: SystemTime) -> bool {
+    client.expires.is_some_and(|expires| is_over(expires, now))
 }
 
 /// Whether this unix second has begun. A time that no clock can show is never over.

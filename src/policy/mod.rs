@@ -9,7 +9,8 @@
 //!
 //! A client of the API needs the scope of what it asks for. Where it has `topics`, each topic that it
 //! names must match one of them (a user by the inbox), and what speaks of all topics at once is not
-//! for it. A namespace's rules are for sessions and do not bind it, but nobody sees members where none
+//! for it. A client of one app may ask for what is about all apps (the queue's depth, nodes) only while
+//! there is no other app, and never for the apps themselves. A namespace's rules are for sessions and do not bind it, but nobody sees members where none
 //! are kept.
 //!
 //! A session is bound by its namespace's rule and its token's `can` (`auth::rights`). The own inbox's
@@ -21,7 +22,7 @@
 
 use crate::auth::rights::{Operation, Rights, permitted};
 use crate::config::Namespace;
-use crate::config::api_clients::{ApiClient, Scope};
+use crate::config::api_clients::{ApiClient, ClientApp, Scope};
 use fanfare_protocol::ids::{App, Topic, TopicKind, User};
 
 pub mod calls;
@@ -38,6 +39,8 @@ pub enum Subject<'a> {
         app: &'a App,
         /// What the configuration says of it.
         client: &'a ApiClient,
+        /// There is no other app, so that what is of all apps tells nothing of others.
+        is_only_app: bool,
     },
     /// A session.
     Session {
@@ -119,8 +122,10 @@ pub enum Overall {
     RedriveDead,
     /// Drop them.
     DropDead,
-    /// Revoke tokens by their names, or all of them.
+    /// Revoke tokens by their names.
     RevokeTokens,
+    /// Revoke all tokens; asked besides the other.
+    RevokeAll,
     /// See the nodes.
     SeeNodes,
     /// See how this node did.
@@ -129,21 +134,28 @@ pub enum Overall {
     Drain,
     /// Read the audit.
     SeeAudit,
+    /// See the apps.
+    SeeApps,
+    /// Set and remove apps.
+    SetApps,
 }
 
 impl Overall {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::ListTopics,
         Self::SeeQueue,
         Self::SeeDead,
         Self::RedriveDead,
         Self::DropDead,
         Self::RevokeTokens,
+        Self::RevokeAll,
         Self::SeeNodes,
         Self::SeePerformance,
         Self::Drain,
         Self::SeeAudit,
+        Self::SeeApps,
+        Self::SetApps,
     ];
 
     /// The scope that a client of the API needs.
@@ -153,7 +165,13 @@ impl Overall {
             Self::ListTopics => Scope::Read,
             Self::SeeQueue | Self::SeeDead | Self::RedriveDead | Self::DropDead => Scope::Queue,
             Self::RevokeTokens => Scope::Users,
-            Self::SeeNodes | Self::SeePerformance | Self::Drain | Self::SeeAudit => Scope::Admin,
+            Self::RevokeAll
+            | Self::SeeNodes
+            | Self::SeePerformance
+            | Self::Drain
+            | Self::SeeAudit
+            | Self::SeeApps
+            | Self::SetApps => Scope::Admin,
         }
     }
 
@@ -166,10 +184,40 @@ impl Overall {
             | Self::RedriveDead
             | Self::DropDead
             | Self::RevokeTokens
-            | Self::SeeAudit => true,
+            | Self::RevokeAll
+            | Self::SeeAudit
+            | Self::SeeApps
+            | Self::SetApps => true,
             Self::SeeQueue | Self::SeeNodes | Self::SeePerformance | Self::Drain => false,
         }
     }
+
+    /// Which clients of one app may ask for it.
+    fn of_one_app(self) -> OfOneApp {
+        match self {
+            Self::ListTopics
+            | Self::SeeDead
+            | Self::RedriveDead
+            | Self::DropDead
+            | Self::RevokeTokens
+            | Self::RevokeAll
+            | Self::SeeAudit => OfOneApp::May,
+            Self::SeeQueue | Self::SeeNodes | Self::SeePerformance | Self::Drain => {
+                OfOneApp::WhileAlone
+            }
+            Self::SeeApps | Self::SetApps => OfOneApp::MayNot,
+        }
+    }
+}
+
+/// Whether a client of one app may ask for something.
+enum OfOneApp {
+    /// It is about that app.
+    May,
+    /// It is about all apps, and there is no other one.
+    WhileAlone,
+    /// It is about the apps themselves.
+    MayNot,
 }
 
 /// Why something may not be done.
@@ -193,6 +241,8 @@ pub enum Denied {
     NotOfClient,
     /// The client has `topics`, and this speaks of all topics.
     OfAllTopics,
+    /// The client is of one app, and this speaks of all apps.
+    OfAllApps,
 }
 
 /// What can be said before it is known which topic: a client that has not the scope may not do this
@@ -251,11 +301,22 @@ pub fn may(
 /// # Errors
 /// Why it may not.
 pub fn may_overall(subject: Subject<'_>, operation: Overall) -> Result<(), Denied> {
-    let Subject::Client { client, .. } = subject else {
+    let Subject::Client {
+        client,
+        is_only_app,
+        ..
+    } = subject
+    else {
         return Err(Denied::ApiOnly);
     };
     scoped(client, operation.scope())?;
+    let may = match (&client.app, operation.of_one_app()) {
+        (ClientApp::Any, _) | (_, OfOneApp::May) => true,
+        (ClientApp::One(_), OfOneApp::WhileAlone) => is_only_app,
+        (ClientApp::One(_), OfOneApp::MayNot) => false,
+    };
     match client.topics {
+        _ if !may => Err(Denied::OfAllApps),
         Some(_) if operation.is_of_all_topics() => Err(Denied::OfAllTopics),
         _ => Ok(()),
     }

@@ -2,7 +2,7 @@
 //! asked the same, 100,000 times, at every door.
 //!
 //! In: a seed. Out: nothing, or the first question to which they have different answers. The tables here
-//! are the tables of that page, which a test compares. Eight rules are taken out of the first judge, one
+//! are the tables of that page, which a test compares. Nine rules are taken out of the first judge, one
 //! after the other ([`Without`]), by hiding from it what the rule looks at; each must be found.
 
 use rand::rngs::StdRng;
@@ -11,12 +11,15 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::tests::namespace;
 use super::{Denied, OnTopic, Overall, Subject, may, may_begin, may_overall};
 use crate::auth::rights::Rights;
-use crate::config::api_clients::{ApiClient, Scope, Scopes};
+use crate::config::api_clients::{ApiClient, ClientApp, Scope, Scopes};
 use crate::config::{Allow, Namespace};
 use crate::seeds::{self, Verdict};
 use fanfare_protocol::ids::{App, Topic, User};
 
 pub(super) mod doors;
+mod names;
+
+use names::names;
 
 /// What is asked with a topic; the scope that a client needs; what a session is judged by: the name in
 /// its token's `can`, `own` for the own inbox alone, `-` for nothing at all.
@@ -38,28 +41,49 @@ const ON_TOPIC: [(&str, OnTopic, &str, &str); 10] = [
     ("revoke a user's tokens", OnTopic::RevokeUser, "users", "-"),
 ];
 
-/// What is asked without a topic; the scope; whether a client that has `topics` may.
-const OVERALL: [(&str, Overall, &str, &str); 10] = [
-    ("list topics", Overall::ListTopics, "read", "no"),
-    ("see the queue's depth", Overall::SeeQueue, "queue", "yes"),
-    ("see dead letters", Overall::SeeDead, "queue", "no"),
-    ("redrive dead letters", Overall::RedriveDead, "queue", "no"),
-    ("drop dead letters", Overall::DropDead, "queue", "no"),
+/// What is about all apps is for one of them only then.
+const ALONE: &str = "while there is no other";
+
+/// What is asked without a topic; the scope; whether a client that has `topics` may; whether one of one
+/// app.
+const OVERALL: [(&str, Overall, &str, &str, &str); 13] = [
+    ("list topics", Overall::ListTopics, "read", "no", "yes"),
     (
-        "revoke tokens by name, or all",
-        Overall::RevokeTokens,
-        "users",
-        "no",
+        "see the queue's depth",
+        Overall::SeeQueue,
+        "queue",
+        "yes",
+        ALONE,
     ),
-    ("see nodes", Overall::SeeNodes, "admin", "yes"),
+    ("see dead letters", Overall::SeeDead, "queue", "no", "yes"),
+    (
+        "redrive dead letters",
+        Overall::RedriveDead,
+        "queue",
+        "no",
+        "yes",
+    ),
+    ("drop dead letters", Overall::DropDead, "queue", "no", "yes"),
+    ("revoke tokens", Overall::RevokeTokens, "users", "no", "yes"),
+    (
+        "revoke all tokens, besides",
+        Overall::RevokeAll,
+        "admin",
+        "no",
+        "yes",
+    ),
+    ("see nodes", Overall::SeeNodes, "admin", "yes", ALONE),
     (
         "see how a node did",
         Overall::SeePerformance,
         "admin",
         "yes",
+        ALONE,
     ),
-    ("drain a node", Overall::Drain, "admin", "yes"),
-    ("read the audit", Overall::SeeAudit, "admin", "no"),
+    ("drain a node", Overall::Drain, "admin", "yes", ALONE),
+    ("read the audit", Overall::SeeAudit, "admin", "no", "yes"),
+    ("see apps", Overall::SeeApps, "admin", "no", "no"),
+    ("set and remove apps", Overall::SetApps, "admin", "no", "no"),
 ];
 
 /// A rule that the first judge does not know.
@@ -82,6 +106,8 @@ enum Without {
     Stars,
     /// `nobody` is nobody.
     Nobody,
+    /// What is of all apps is not for a client of one.
+    AllApps,
 }
 
 /// Who asks what.
@@ -99,6 +125,7 @@ struct Case {
     topic: Topic,
     rules: [Allow; 4],
     keeps_presence: bool,
+    is_only_app: bool,
 }
 
 const NAMES: [&str; 9] = [
@@ -162,7 +189,12 @@ impl Dice {
     fn client(&mut self) -> ApiClient {
         let scopes: Scopes = Scope::ALL.into_iter().filter(|_| self.is(60)).collect();
         let topics = self.is(60).then(|| self.patterns());
+        let app = match self.is(50) {
+            true => ClientApp::Any,
+            false => ClientApp::One(App::default_app()),
+        };
         ApiClient {
+            app,
             scopes,
             topics: topics.map(|all| all.into_iter().map(str::to_owned).collect()),
             ..ApiClient::with_key("k")
@@ -191,6 +223,7 @@ impl Dice {
             topic,
             rules: std::array::from_fn(|_| self.pick(&RULES)),
             keeps_presence: self.is(80),
+            is_only_app: self.is(50),
         }
     }
 }
@@ -204,6 +237,7 @@ impl Case {
             Some(client) => Subject::Client {
                 app: &seen.app,
                 client,
+                is_only_app: seen.is_only_app,
             },
             None => Subject::Session {
                 app: &seen.app,
@@ -264,6 +298,10 @@ impl Case {
                 let topics = seen.client.iter_mut().filter_map(|one| one.topics.as_mut());
                 topics.for_each(more);
             }
+            Without::AllApps => {
+                let any = |client: &mut ApiClient| client.app = ClientApp::Any;
+                seen.client.iter_mut().for_each(any);
+            }
             Without::Nobody => {
                 let anyone = |rule: &mut Allow| {
                     if *rule == Allow::Nobody {
@@ -279,7 +317,7 @@ impl Case {
     /// What the tables say.
     fn wanted(&self) -> [Result<(), Denied>; 3] {
         let (_, _, scope, of_session) = ON_TOPIC[self.operation];
-        let (_, _, overall_scope, is_for_bound) = OVERALL[self.overall];
+        let (_, _, overall_scope, is_for_bound, is_for_one) = OVERALL[self.overall];
         let is_of_app = self.topic.app() == self.app.as_str();
         let Some(client) = &self.client else {
             let begins = match of_session {
@@ -308,7 +346,10 @@ impl Case {
             _ if is_members && !self.keeps_presence => Err(Denied::NoPresence),
             _ => Ok(()),
         };
+        let is_of_one = client.app != ClientApp::Any;
         let overall = scoped(overall_scope).and(match (patterns, is_for_bound) {
+            _ if is_of_one && is_for_one == "no" => Err(Denied::OfAllApps),
+            _ if is_of_one && is_for_one == ALONE && !self.is_only_app => Err(Denied::OfAllApps),
             (Some(_), "no") => Err(Denied::OfAllTopics),
             _ => Ok(()),
         });
@@ -365,35 +406,6 @@ impl Case {
     }
 }
 
-/// Patterns again, by segments from the end of the pattern.
-fn names(pattern: &str, name: &str) -> bool {
-    fn fits(pattern: &[&str], name: &[&str]) -> bool {
-        match (pattern, name) {
-            ([before @ .., "**"], rest) => {
-                let (first, more) = rest.split_at(before.len().min(rest.len()));
-                !more.is_empty() && fits(before, first)
-            }
-            ([before @ .., last], [rest @ .., one]) => {
-                (*last == "*" || last == one) && fits(before, rest)
-            }
-            ([], []) => true,
-            _ => false,
-        }
-    }
-    let (of_inboxes, inbox) = (pattern.starts_with('@'), name.starts_with('@'));
-    if of_inboxes != inbox || (inbox && (pattern == "@" || name == "@")) {
-        return pattern == "@" && name == "@";
-    }
-    let split = |text: &'_ str| -> Vec<String> {
-        let text = text.trim_start_matches('@');
-        text.split(':').map(str::to_owned).collect()
-    };
-    let (pattern, name) = (split(pattern), split(name));
-    let pattern: Vec<_> = pattern.iter().map(String::as_str).collect();
-    let name: Vec<_> = name.iter().map(String::as_str).collect();
-    fits(&pattern, &name)
-}
-
 fn rights(all: &[Vec<&'static str>; 4]) -> Rights {
     let lists = OPERATIONS.iter().zip(all);
     let map: serde_json::Map<_, _> = lists
@@ -427,6 +439,7 @@ fn each_rule_that_is_taken_out_is_missed() {
         Without::Inboxes,
         Without::Stars,
         Without::Nobody,
+        Without::AllApps,
     ] {
         let found = seeds::first_failure(|seed| run(seed, without));
         assert!(found.is_some(), "nobody missed {without:?}");
@@ -457,7 +470,7 @@ fn the_page_has_the_tables_of_the_second_judge() {
     assert_eq!(rows("### With a topic"), wanted);
     let wanted: Vec<_> = OVERALL
         .iter()
-        .map(|(what, _, scope, bound)| format!("| {what} | `{scope}` | {bound} |"))
+        .map(|(what, _, scope, bound, one)| format!("| {what} | `{scope}` | {bound} | {one} |"))
         .collect();
     assert_eq!(rows("### Without a topic"), wanted);
     let all: Vec<_> = ON_TOPIC.iter().map(|row| row.1).collect();

@@ -35,6 +35,7 @@ fn every_door_gets_its_answer_from_one_table() {
     let client = Subject::Client {
         app: &app,
         client: &key,
+        is_only_app: false,
     };
     let session = |user, can, has_topic_token| Subject::Session {
         app: &app,
@@ -98,6 +99,7 @@ fn a_namespace_without_presence_has_none_for_anybody() {
     let client = Subject::Client {
         app: &app,
         client: &key,
+        is_only_app: false,
     };
     let anonymous = Subject::Session {
         app: &app,

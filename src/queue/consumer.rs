@@ -16,16 +16,19 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
+use super::counting::Counting;
 use super::faults::Faults;
 use super::figures::{Figures, SharedFigures};
 use super::pass::{Context, Looked, Outcome};
 use super::pressure::Pressure;
 use super::rota::{Pass, Rota, Seen};
+use crate::apps::Apps;
 use crate::broker::queue::calls::CallOf;
 use crate::broker::queue::{Depths, FETCH_MAX, HeldPartition, PARTITIONS_PER_CALL};
 use crate::broker::{Broker, BrokerHealth, FeedNumber};
 use crate::cluster::partition_leases::Held;
 use crate::config::Config;
+use crate::config::machine::{self, Machine};
 use crate::tasks::running::Stopwatch;
 use crate::tasks::turns;
 use crate::telemetry::metrics::Metrics;
@@ -37,8 +40,6 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Calls that wait for each pass that is under way: as they take some milliseconds each, the last has
 /// begun after some tens of them.
 const CALLS_PER_PASS: usize = 8;
-/// Partitions in which what waits is counted at once, beside passes.
-const COUNTED_AT_ONCE: usize = 16;
 /// What waits in a partition is counted where no pass has looked for so long: more than a poll.
 const UNCOUNTED_AFTER: Duration = Duration::from_secs(2);
 /// How often figures are told.
@@ -64,19 +65,18 @@ impl Queue {
     pub fn consumer(
         &self,
         broker: Arc<Broker>,
-        config: Arc<Config>,
+        (config, apps): (Arc<Config>, Arc<Apps>),
         metrics: Arc<Metrics>,
         tracer: Arc<Tracer>,
         held: watch::Receiver<Held>,
     ) -> Consumer {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        #[expect(clippy::cast_precision_loss)]
-        let pressure = Pressure::new(cores as f64);
+        let pressure = Pressure::new(machine::cores_max(&Machine::here()));
         Consumer {
             workers_max: config.queue.workers,
             context: Arc::new(Context {
                 broker,
                 config,
+                apps,
                 metrics,
                 tracer,
             }),
@@ -86,8 +86,7 @@ impl Queue {
             counts: BTreeMap::new(),
             masters: BTreeSet::new(),
             partitions_per_call: PARTITIONS_PER_CALL,
-            counting: FuturesUnordered::new(),
-            uncounted: Vec::new(),
+            counting: Counting::default(),
             figures: Figures::default(),
             faults: Faults::default(),
             failing: BTreeSet::new(),
@@ -100,9 +99,6 @@ impl Queue {
 
 /// What came of a pass; `None`: it was given up.
 type Ended = (CallOf, Vec<HeldPartition>, Option<Outcome>);
-
-/// A partition, and what waits there; `None`: there was no answer.
-type Counted = (u32, Option<Depths>);
 
 /// See the module.
 pub struct Consumer {
@@ -118,9 +114,7 @@ pub struct Consumer {
     /// How many partitions the last call could have.
     partitions_per_call: usize,
     /// Partitions in which what waits is being counted.
-    counting: FuturesUnordered<BoxFuture<'static, Counted>>,
-    /// Those that come next; at most all that are held.
-    uncounted: Vec<u32>,
+    counting: Counting,
     figures: Figures,
     faults: Faults,
     /// Partitions whose last pass failed, held or not; while the broker is whole those that are held.
@@ -151,11 +145,11 @@ impl Consumer {
             // All these waits are cancel-safe.
             tokio::select! {
                 ended = next(&mut self.running) => self.ended(ended),
-                (partition, depths) = next(&mut self.counting) => {
+                (partition, depths) = self.counting.next() => {
                     if let Some(depths) = depths {
                         self.found(partition, depths, Instant::now());
                     }
-                    self.count();
+                    self.counting.begin(&self.context.broker);
                 }
                 rung = bells.heard() => {
                     let now = Instant::now();
@@ -292,6 +286,7 @@ impl Consumer {
                 depths,
                 fault,
             } = looked;
+            // A glance asks nothing of dead letters.
             let is_bare = matches!(seen, Seen::Looked { .. });
             match depths {
                 Some(depths) => self.found(held.partition, depths, now),
@@ -303,6 +298,7 @@ impl Consumer {
             match seen {
                 Seen::Failed => self.failing.insert(held.partition),
                 Seen::Looked { .. } | Seen::Refused => self.failing.remove(&held.partition),
+                Seen::Something | Seen::Unsaid => false,
             };
             self.rota.ended(held, seen, now, rand::random());
             if let Some(fault) = fault {
@@ -320,31 +316,16 @@ impl Consumer {
         }
     }
 
-    /// Finds partitions that no pass has come to for a while, to count what waits there: passes have
-    /// more to do than they can, and how much that is decides how many nodes there are.
+    /// Counts what waits in partitions that no pass has come to for a while.
     fn find_uncounted(&mut self, now: Instant) {
-        if let Some(then) = now.checked_sub(UNCOUNTED_AFTER)
-            && self.uncounted.is_empty()
-        {
+        if let Some(then) = now.checked_sub(UNCOUNTED_AFTER) {
+            let (broker, figures) = (&self.context.broker, &self.figures);
             let held = self.rota.held();
-            let old = held.filter(|partition| self.figures.is_older(*partition, then));
-            self.uncounted = old.collect();
+            let old = held.filter(|partition| figures.is_older(*partition, then));
+            let calls = old.filter_map(|one| Some((broker.queue_call_of(one)?.feed, one)));
+            self.counting.add(calls);
         }
-        self.count();
-    }
-
-    /// Counts some of those.
-    fn count(&mut self) {
-        while self.counting.len() < COUNTED_AT_ONCE
-            && let Some(partition) = self.uncounted.pop()
-        {
-            let broker = Arc::clone(&self.context.broker);
-            let count = async move {
-                let counted = timeout(TICK, broker.queue_depths(partition)).await;
-                (partition, counted.ok().and_then(Result::ok))
-            };
-            self.counting.push(count.boxed());
-        }
+        self.counting.begin(&self.context.broker);
     }
 
     /// Whether what has this partition is away, as far as is known.

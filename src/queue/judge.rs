@@ -1,15 +1,16 @@
 //! What becomes of an entry: it is published, or put aside with a reason.
 //!
-//! In: an entry at the head of its stream, Redis' clock, the configuration. Out: a [`Verdict`]. Pure.
+//! In: an entry at the head of its stream, Redis' clock, the configuration, the apps. Out: a [`Verdict`]. Pure.
 //! A panic on the way is a verdict too (`crashed`): whatever a backend wrote, no entry stands before
 //! the others for ever. What could be read is kept as a message; of the rest [`KEPT_BYTES_MAX`] bytes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::apps::Apps;
 use crate::broker::queue::entry::{self, FIELDS_MAX, KEPT_BYTES_MAX, Parts, QueuedMessage};
 use crate::broker::queue::{Content, FetchedEntry, Judged, STARTS_MAX, Verdict, Why};
 use crate::config::Config;
-use fanfare_protocol::ids::TopicKind;
+use fanfare_protocol::ids::{Topic, TopicKind};
 
 /// A message, and the same as bytes.
 type Readable = (QueuedMessage, Parts);
@@ -25,10 +26,19 @@ fn refused(why: Why, error: impl Into<String>) -> Refusal {
     Refusal { why, error }
 }
 
+/// By what entries are judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// The configuration of the node.
+    pub config: &'a Config,
+    /// The apps that it knows.
+    pub apps: &'a Apps,
+}
+
 /// Judges an entry at this time of Redis' clock, unix milliseconds.
 #[must_use]
-pub fn judge(entry: FetchedEntry, now_ms: u64, config: &Config) -> Judged {
-    let judged = catch_unwind(AssertUnwindSafe(|| decide(&entry, now_ms, config)));
+pub fn judge(entry: FetchedEntry, now_ms: u64, rules: Rules<'_>) -> Judged {
+    let judged = catch_unwind(AssertUnwindSafe(|| decide(&entry, now_ms, rules)));
     let verdict = judged.unwrap_or_else(|_| {
         let refusal = refused(Why::Crashed, "reading it panicked");
         bury_unread(&entry.content, refusal)
@@ -41,7 +51,7 @@ pub fn judge(entry: FetchedEntry, now_ms: u64, config: &Config) -> Judged {
     }
 }
 
-fn decide(entry: &FetchedEntry, now_ms: u64, config: &Config) -> Verdict {
+fn decide(entry: &FetchedEntry, now_ms: u64, rules: Rules<'_>) -> Verdict {
     let crashed = || {
         let text = format!("{STARTS_MAX} nodes in a row ended while they had it in hand");
         refused(Why::Crashed, text)
@@ -51,20 +61,20 @@ fn decide(entry: &FetchedEntry, now_ms: u64, config: &Config) -> Verdict {
     if entry.starts > STARTS_MAX + 1 {
         return bury_unread(&entry.content, crashed());
     }
-    let readable = match read(entry, config) {
+    let readable = match read(entry, rules.apps) {
         Ok(readable) => readable,
         Err(_) if entry.starts > STARTS_MAX => return bury_unread(&entry.content, crashed()),
         Err(refusal) => return bury_unread(&entry.content, refusal),
     };
     let checked = match entry.starts > STARTS_MAX {
         true => Err(crashed()),
-        false => check(entry, &readable.0, now_ms, config),
+        false => check(entry, &readable.0, now_ms, rules),
     };
     match checked {
         Ok(()) => publish(
             readable,
             matches!(entry.content, Content::Fields(_)),
-            config,
+            rules.apps,
         ),
         Err(refusal) => bury(&entry.content, &readable.0, refusal),
     }
@@ -75,9 +85,17 @@ fn check(
     entry: &FetchedEntry,
     message: &QueuedMessage,
     now_ms: u64,
-    config: &Config,
+    Rules { config, apps }: Rules<'_>,
 ) -> Result<(), Refusal> {
     let topic = &message.topic;
+    if !apps.has(topic) {
+        let text = format!(
+            "its app `{}` is not known here: it was removed, or has just been added; redrive it when \
+             there is such an app",
+            topic.app()
+        );
+        return Err(refused(Why::UnknownApp, text));
+    }
     if topic.kind() == TopicKind::Presence {
         return Err(refused(Why::BadEntry, "its target is no topic of clients"));
     }
@@ -117,7 +135,7 @@ fn check(
     }
 }
 
-fn read(entry: &FetchedEntry, config: &Config) -> Result<Readable, Refusal> {
+fn read(entry: &FetchedEntry, apps: &Apps) -> Result<Readable, Refusal> {
     match &entry.content {
         Content::Blob(bytes) => {
             entry::decode_parts(bytes).map_err(|error| refused(Why::BadEntry, error.to_string()))
@@ -127,7 +145,7 @@ fn read(entry: &FetchedEntry, config: &Config) -> Result<Readable, Refusal> {
             Err(refused(Why::TooLarge, text))
         }
         Content::Fields(fields) => {
-            let conflates = |topic: &_| config.namespace(topic).conflate;
+            let conflates = |topic: &Topic| apps.of_topic(topic).namespace(topic).conflate;
             let read = entry::of_fields(fields, entry.id, entry.priority, conflates);
             let message = read.map_err(|error| refused(Why::BadEntry, error))?;
             let parts = entry::encode_parts(&message);
@@ -142,9 +160,12 @@ fn read(entry: &FetchedEntry, config: &Config) -> Result<Readable, Refusal> {
     }
 }
 
-fn publish((message, parts): Readable, came_as_fields: bool, config: &Config) -> Verdict {
+fn publish((message, parts): Readable, came_as_fields: bool, apps: &Apps) -> Verdict {
     Verdict::Publish {
-        retention: config.namespace(&message.topic).retention(),
+        retention: apps
+            .of_topic(&message.topic)
+            .namespace(&message.topic)
+            .retention(),
         message: Box::new(message),
         parts,
         trace: None,
@@ -191,7 +212,7 @@ mod tests {
     use crate::config::load;
     use bytes::Bytes;
     use fanfare_protocol::data::Data;
-    use fanfare_protocol::ids::{App, Position, Priority, Topic};
+    use fanfare_protocol::ids::{App, Position, Priority};
 
     const NOW_MS: u64 = 5_000;
 
@@ -228,9 +249,16 @@ mod tests {
         of(Content::Fields(fields.collect()))
     }
 
+    fn judged(entry: FetchedEntry) -> Judged {
+        let config = load::defaults();
+        let apps = Apps::of(&config);
+        let (config, apps) = (&config, &apps);
+        judge(entry, NOW_MS, Rules { config, apps })
+    }
+
     /// Why it is put aside; `None`: it is published.
     fn why(entry: FetchedEntry) -> Option<(Why, String)> {
-        match judge(entry, NOW_MS, &load::defaults()).verdict {
+        match judged(entry).verdict {
             Verdict::Publish { .. } => None,
             Verdict::Bury { why, error, .. } => Some((why, error)),
         }
@@ -293,6 +321,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_for_an_app_that_is_not_known_is_put_aside_and_kept_as_a_message() {
+        let topic = Topic::new(&App::new("gone").unwrap(), "orders:7").unwrap();
+        let partition = topic.partition(load::defaults().redis.partitions);
+        let message = QueuedMessage { topic, ..message() };
+        let blob = FetchedEntry {
+            partition,
+            ..blob(&message)
+        };
+        let by_xadd = FetchedEntry {
+            partition,
+            ..fields(&[("app", "gone"), ("topic", "orders:7"), ("data", "1")])
+        };
+        for entry in [blob, by_xadd] {
+            let (why, error, kept) = buried(entry);
+            assert_eq!(why, Why::UnknownApp);
+            assert!(
+                error.starts_with("its app `gone` is not known here"),
+                "{error}"
+            );
+            assert_eq!(entry::decode(&kept).unwrap().topic, message.topic);
+        }
+    }
+
+    #[test]
     fn an_entry_that_three_homes_have_had_in_hand_has_one_try_left() {
         let entry = FetchedEntry {
             starts: STARTS_MAX,
@@ -303,7 +355,7 @@ mod tests {
 
     /// Why it is put aside, in which words, and what is kept of it.
     fn buried(entry: FetchedEntry) -> (Why, String, Bytes) {
-        match judge(entry, NOW_MS, &load::defaults()).verdict {
+        match judged(entry).verdict {
             Verdict::Bury { why, error, kept } => (why, error, kept),
             Verdict::Publish { .. } => panic!("expected a dead letter"),
         }

@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::apps::Apps;
 use crate::broker::queue::{
-    Depths, End, Fetched, HeldPartition, Judged, MOVE_MAX, MoveBatch, Moved, PARTITIONS_PER_CALL,
-    PartitionState, Verdict,
+    Depths, End, Fetched, HeldPartition, Judged, MOVE_MAX, MoveBatch, Moved, PartitionState,
+    Verdict,
 };
 use crate::broker::{Broker, BrokerError};
 use crate::config::Config;
@@ -28,6 +29,7 @@ use super::traced::MovingTraces;
 pub(super) struct Context {
     pub(super) broker: Arc<Broker>,
     pub(super) config: Arc<Config>,
+    pub(super) apps: Arc<Apps>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) tracer: Arc<Tracer>,
 }
@@ -71,22 +73,29 @@ impl Context {
         from: u64,
         is_glance: bool,
     ) -> Outcome {
-        if is_glance && self.broker.is_bare(&held).await {
-            return bare(&held);
+        match is_glance {
+            true => self.glance(held).await,
+            false => self.fetch_and_move(held, from).await,
         }
-        if held.len() <= PARTITIONS_PER_CALL {
-            return self.fetch_and_move(held, from).await;
+    }
+
+    /// Looks where anything is, and fetches nothing.
+    async fn glance(&self, held: Vec<HeldPartition>) -> Outcome {
+        let seen = self.broker.glance(&held).await;
+        let looked = held.into_iter().enumerate().map(|(at, held)| Looked {
+            held,
+            seen: match &seen {
+                None => Seen::Unsaid,
+                Some(is_something) if is_something.get(at) == Some(&false) => BARE,
+                Some(_) => Seen::Something,
+            },
+            depths: None,
+            fault: None,
+        });
+        Outcome {
+            looked: looked.collect(),
+            now_ms: None,
         }
-        let mut outcome = bare(&[]);
-        for some in held.chunks(PARTITIONS_PER_CALL) {
-            let of_some = match self.broker.is_bare(some).await {
-                true => bare(some),
-                false => self.fetch_and_move(some.to_vec(), 0).await,
-            };
-            outcome.looked.extend(of_some.looked);
-            outcome.now_ms = of_some.now_ms.or(outcome.now_ms);
-        }
-        outcome
     }
 
     async fn fetch_and_move(&self, held: Vec<HeldPartition>, from: u64) -> Outcome {
@@ -131,7 +140,7 @@ impl Context {
             };
             let judged: Vec<_> = some
                 .filter(|entry| is_held(entry.partition))
-                .map(|entry| judge::judge(entry, now_ms, &self.config))
+                .map(|entry| judge::judge(entry, now_ms, self.rules()))
                 .collect();
             let numbers: BTreeSet<_> = judged.iter().map(|entry| entry.partition).collect();
             let held = partitions.iter().map(|one| one.held);
@@ -147,6 +156,13 @@ impl Context {
         Ok(())
     }
 
+    fn rules(&self) -> judge::Rules<'_> {
+        judge::Rules {
+            config: &self.config,
+            apps: &self.apps,
+        }
+    }
+
     async fn move_some(
         &self,
         mut batch: MoveBatch,
@@ -158,7 +174,7 @@ impl Context {
         }
         let fates: Vec<_> = batch.entries.iter().map(Fate::of).collect();
         let held = batch.held.clone();
-        let traces = MovingTraces::begin(&self.tracer, &self.config, &mut batch, now_ms);
+        let traces = MovingTraces::begin(&self.tracer, &self.apps, &mut batch, now_ms);
         let moved = self.broker.move_entries(batch).await;
         traces.end(moved.as_ref().ok().map(|moved| &moved.ends[..]));
         let moved = moved?;
@@ -272,23 +288,12 @@ fn partitions(held: &[HeldPartition], fetched: &Fetched) -> Vec<Partition> {
     partitions.collect()
 }
 
-/// Nothing waits in any of them.
-fn bare(held: &[HeldPartition]) -> Outcome {
-    let looked = held.iter().map(|held| Looked {
-        held: *held,
-        seen: Seen::Looked {
-            has_come: false,
-            left: 0,
-            next_due: None,
-        },
-        depths: None,
-        fault: None,
-    });
-    Outcome {
-        looked: looked.collect(),
-        now_ms: None,
-    }
-}
+/// Nothing waits there.
+const BARE: Seen = Seen::Looked {
+    has_come: false,
+    left: 0,
+    next_due: None,
+};
 
 /// Nothing is known of any of them.
 fn failed(held: &[HeldPartition], fault: &Fault) -> Outcome {

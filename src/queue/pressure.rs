@@ -27,7 +27,7 @@ pub struct Pressure {
 }
 
 impl Pressure {
-    /// On a machine of so many cores.
+    /// Of a process that can use so many cores, or a part of one.
     #[must_use]
     pub fn new(cores: f64) -> Self {
         Self {
@@ -91,5 +91,9 @@ mod tests {
         let mut small = Pressure::new(1.0);
         assert!(part_at(&mut small, 0.0, 0.25) < f64::EPSILON);
         assert!(part_at(&mut small, 5.0, 0.375) > 0.4);
+        // A limit of a fifth of a core: what it can be at most is all.
+        let mut limited = Pressure::new(0.2);
+        assert!(part_at(&mut limited, 0.0, 0.04) < f64::EPSILON);
+        assert!((part_at(&mut limited, 5.0, 0.2) - 1.0).abs() < 1e-9);
     }
 }

@@ -40,8 +40,9 @@ pub const UNRUNG_FOR: Duration = Duration::from_secs(60);
 /// So long after it was fetched last a partition in which nothing waits is fetched again, for what
 /// grows old there.
 pub const WHOLE: Duration = Duration::from_secs(60);
-/// The most partitions of a glance, which reads nothing but whether anything is there: all of a
-/// usual cluster in one call, half a millisecond of Redis.
+/// The most partitions of a glance, which reads nothing but where anything is: all of a usual cluster
+/// in one call, half a millisecond of Redis. What has something is fetched by a pass of its own, so that
+/// no partition waits for the work of others that were glanced at with it.
 pub const GLANCE_MAX: usize = 256;
 /// First wait after a failure; each is twice the one before, plus up to as much again.
 pub const RETRY_MIN: Duration = Duration::from_millis(50);
@@ -77,6 +78,10 @@ pub enum Seen {
         /// So long until the next of those that are to come later.
         next_due: Option<Duration>,
     },
+    /// It was glanced at, and something is there: a pass is to fetch it.
+    Something,
+    /// It was glanced at, and nobody said whether something is there.
+    Unsaid,
     /// It could not be looked at, or not all was moved.
     Failed,
     /// Another node has it.
@@ -287,6 +292,13 @@ impl Rota {
                     slot.unrung = Some(now);
                 }
                 slot.looked(left, rung, next_due, now);
+            }
+            Seen::Something | Seen::Unsaid => {
+                if seen == Seen::Something && rung.is_none() {
+                    slot.unrung = Some(now);
+                }
+                slot.look_at(now, Cause::Work);
+                slot.keep(rung.max(Some(Ring::Unsaid)));
             }
             Seen::Failed => {
                 let doubled = RETRY_MIN * 2_u32.pow(slot.failures_count.min(10));

@@ -7,8 +7,9 @@
 
 use std::time::Duration;
 
+use crate::apps::Apps;
 use crate::broker::queue::{End, MoveBatch, Verdict};
-use crate::config::Config;
+use crate::config::app::AppSettings;
 use crate::telemetry::trace::context::TraceContext;
 use crate::telemetry::trace::sampler::Caller;
 use crate::telemetry::trace::traced::Traced;
@@ -29,7 +30,7 @@ struct Moving {
 /// Those of a batch.
 pub(super) struct MovingTraces<'a> {
     tracer: &'a Tracer,
-    config: &'a Config,
+    apps: &'a Apps,
     all: Vec<Moving>,
 }
 
@@ -37,7 +38,7 @@ impl<'a> MovingTraces<'a> {
     /// Begins them, at this time of the clock that gave the entries their ids.
     pub(super) fn begin(
         tracer: &'a Tracer,
-        config: &'a Config,
+        apps: &'a Apps,
         batch: &mut MoveBatch,
         now_ms: u64,
     ) -> Self {
@@ -58,7 +59,8 @@ impl<'a> MovingTraces<'a> {
                 continue;
             }
             let cause = Cause::Own(kept, Caller::Backend);
-            let traced = tracer.publication("move", cause, to(config, &message.topic));
+            let settings = apps.of_topic(&message.topic);
+            let traced = tracer.publication("move", cause, to(&settings, &message.topic));
             *trace = traced.context();
             if let Some(of_move) = *trace {
                 all.push(Moving {
@@ -70,11 +72,7 @@ impl<'a> MovingTraces<'a> {
                 });
             }
         }
-        Self {
-            tracer,
-            config,
-            all,
-        }
+        Self { tracer, apps, all }
     }
 
     /// What became of each entry; of none where nothing is known.
@@ -89,7 +87,8 @@ impl<'a> MovingTraces<'a> {
                 None => Err("unavailable"),
             };
             if outcome.is_ok() {
-                let to = to(self.config, &moving.topic);
+                let settings = self.apps.of_topic(&moving.topic);
+                let to = to(&settings, &moving.topic);
                 self.tracer.waited(moving.parent, moving.waited, to);
             }
             moving.traced.published(outcome);
@@ -97,10 +96,10 @@ impl<'a> MovingTraces<'a> {
     }
 }
 
-fn to<'a>(config: &'a Config, topic: &'a Topic) -> Destination<'a> {
+fn to<'a>(settings: &'a AppSettings, topic: &'a Topic) -> Destination<'a> {
     Destination {
         topic,
-        namespace: config.namespace_name(topic),
+        namespace: settings.namespace_name(topic),
     }
 }
 
@@ -157,7 +156,7 @@ mod tests {
             shows_topics: false,
         };
         let tracer = Tracer::new(Some(gate), settings, Arc::default());
-        let config = config::load::defaults();
+        let apps = Apps::of(&config::load::defaults());
         for (entry, is_root) in [
             (entry_of(true, None), Some(true)),
             (entry_of(false, None), None),
@@ -169,7 +168,7 @@ mod tests {
                 held: Vec::new(),
                 entries: vec![entry],
             };
-            let moving = MovingTraces::begin(&tracer, &config, &mut batch, 9);
+            let moving = MovingTraces::begin(&tracer, &apps, &mut batch, 9);
             let Verdict::Publish { trace, .. } = &batch.entries[0].verdict else {
                 unreachable!("it is published");
             };

@@ -252,6 +252,13 @@ impl Keys {
         ["h", "at", "u", "m"].map(|part| format!("{}:{{rv}}:{part}", self.prefix))
     }
 
+    /// The apps that the API was given: name to JSON, and how often that was changed. One tag, and of no
+    /// partition.
+    #[must_use]
+    pub fn apps(&self) -> [String; 2] {
+        ["", ":v"].map(|part| format!("{}:{{apps}}{part}", self.prefix))
+    }
+
     /// The cluster's control channel.
     #[must_use]
     pub fn control(&self) -> String {
@@ -262,6 +269,14 @@ impl Keys {
     #[must_use]
     pub fn audit(&self) -> String {
         format!("{}:audit", self.prefix)
+    }
+
+    /// The audit, its entries by client, and how many each client has; all in one slot.
+    #[must_use]
+    pub fn audits(&self) -> [String; 3] {
+        let audit = self.audit();
+        let [by_client, counts] = ["c", "n"].map(|part| format!("{{{audit}}}:{part}"));
+        [audit, by_client, counts]
     }
 
     /// What all nodes must have in common. It has the tag of the nodes' keys, so that a node which
@@ -377,6 +392,8 @@ mod tests {
             keys.node_details(),
             keys.fingerprint(),
             keys.fingerprint_before(),
+            keys.apps()[0].clone(),
+            keys.apps()[1].clone(),
             keys.control(),
             keys.probe(SessionId(1), None),
             keys.probe(SessionId(1), Some(7)),

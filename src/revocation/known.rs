@@ -1,9 +1,10 @@
 //! What a node knows of revocations, for all who use tokens: the handle.
 //!
 //! In: pages that the runner read. Out: a judgement of a token; which sessions are to look at theirs;
-//! how far this node has read. The table lies under a lock that is held for one judgement or one page.
-//! A node that could not read for so long that others may call it dead takes no token: it may have
-//! missed a revocation that was promised to hold everywhere.
+//! how far this node has read, and how far its workers were told. The table lies under a lock that is
+//! held for one judgement or one page. A node that could not read for so long that others may call it
+//! dead takes no token: it may have missed a revocation that was promised to hold everywhere. So may one
+//! that has not read since it became a member: others promised without it before.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+use super::KEPT_BEYOND_MS;
 use super::news::News;
 use super::reader::{CHANGES_MAX, Next, Page, Reader};
 use super::table::{Bearer, Table};
@@ -47,6 +49,15 @@ struct Shared {
     stale_after: Option<Duration>,
     /// When the last reading was begun that came to its end.
     read_at: Mutex<Option<Instant>>,
+    /// When this node became a member, under its present incarnation.
+    joined_at: Mutex<Option<Instant>>,
+    /// Since when the store says that it has something else than this node, though everything was
+    /// read.
+    differs_since: Mutex<Option<Instant>>,
+    /// How long a token may live, in milliseconds.
+    token_life_ms: AtomicU64,
+    /// How far ahead it may have been issued, in seconds.
+    leeway_s: AtomicU64,
     news: Mutex<News>,
     /// Changes of the present history, read while table and store agreed, in their order.
     changes: Mutex<VecDeque<u64>>,
@@ -56,6 +67,10 @@ struct Shared {
     is_waited_for: AtomicBool,
     /// Counts the readings, and the end of waiting for the first.
     readings: watch::Sender<u64>,
+    /// When the last reading was begun whose news all workers have.
+    told: watch::Sender<Option<Instant>>,
+    /// Somebody waits for [`Shared::told`].
+    is_awaited: AtomicBool,
     doorbell: Notify,
 }
 
@@ -113,19 +128,68 @@ impl Revocations {
     #[must_use]
     pub fn unread(&self) -> Option<&'static str> {
         let stale_after = self.shared.stale_after?;
-        match *lock(&self.shared.read_at) {
+        let read_at = *lock(&self.shared.read_at);
+        let joined_at = *lock(&self.shared.joined_at);
+        match read_at.filter(|at| joined_at.is_none_or(|joined| *at >= joined)) {
             Some(at) if at.elapsed() < stale_after => None,
             Some(_) => Some("revocations could not be read for too long, so no token is taken"),
             None => Some("revocations were not read yet, so no token is taken"),
         }
     }
 
+    /// This node has become a member just now: what it read before may lack what others promised
+    /// without it. Asks for a reading.
+    pub fn joined(&self) {
+        *lock(&self.shared.joined_at) = Some(Instant::now());
+        self.ring();
+    }
+
+    /// Whether they lie in a store that other nodes use too.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shared.stale_after.is_some()
+    }
+
+    /// How long a token may live, in any app. From now on entries are kept for as long; those that are
+    /// there are lengthened, never shortened. Before it is set: no time, and entries are kept for
+    /// [`KEPT_BEYOND_MS`].
+    pub fn set_token_life(&self, life: Duration) {
+        let life_ms = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
+        self.shared.token_life_ms.store(life_ms, Ordering::Release);
+        self.ring();
+    }
+
+    /// How far ahead of its use a token may have been issued, in any app.
+    pub fn set_leeway(&self, leeway: Duration) {
+        self.shared
+            .leeway_s
+            .store(leeway.as_secs(), Ordering::Release);
+    }
+
+    /// The same in seconds, as it was set last; before that 0.
+    #[must_use]
+    pub fn leeway_s(&self) -> u64 {
+        self.shared.leeway_s.load(Ordering::Acquire)
+    }
+
+    /// As it was set last.
+    #[must_use]
+    pub fn token_life(&self) -> Duration {
+        Duration::from_millis(self.shared.token_life_ms.load(Ordering::Acquire))
+    }
+
+    /// How long an entry is kept, in milliseconds.
+    #[must_use]
+    pub fn kept_ms(&self) -> u64 {
+        let life_ms = self.shared.token_life_ms.load(Ordering::Acquire);
+        life_ms.saturating_add(KEPT_BEYOND_MS)
+    }
+
     /// Whether the first reading is still to be waited for before the node is ready.
     #[must_use]
     pub fn is_new(&self) -> bool {
-        self.shared.stale_after.is_some()
-            && lock(&self.shared.read_at).is_none()
-            && !self.shared.is_waited_for.load(Ordering::Acquire)
+        let is_waited_for = self.shared.is_waited_for.load(Ordering::Acquire);
+        self.is_shared() && !is_waited_for
     }
 
     /// The first reading was waited for long enough: where its master of Redis is away the node gets
@@ -140,6 +204,12 @@ impl Revocations {
     pub fn age(&self) -> Option<Duration> {
         self.shared.stale_after?;
         lock(&self.shared.read_at).map(|at| at.elapsed())
+    }
+
+    /// For how long the store has had something else than this node, though everything was read.
+    #[must_use]
+    pub fn differs_for(&self) -> Option<Duration> {
+        lock(&self.shared.differs_since).map(|since| since.elapsed())
     }
 
     /// How many entries there are, and about how many bytes they take up.
@@ -158,6 +228,41 @@ impl Revocations {
     /// Returns when it was rung. Cancel-safe.
     pub async fn rung(&self) {
         self.shared.doorbell.notified().await;
+    }
+
+    /// When the last reading was begun whose news all workers have; told whenever there is a later one.
+    #[must_use]
+    pub fn told(&self) -> watch::Receiver<Option<Instant>> {
+        self.shared.told.subscribe()
+    }
+
+    /// Somebody waits for what is read from now on to be told, or no more. Asks for a reading.
+    pub fn await_told(&self, is_awaited: bool) {
+        self.shared.is_awaited.store(is_awaited, Ordering::Release);
+        if is_awaited {
+            self.ring();
+        }
+    }
+
+    /// Whether somebody waits for that.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.shared.is_awaited.load(Ordering::Acquire)
+    }
+
+    /// When the last reading was begun: asked for before [`Self::take_news`], which then has all of it.
+    #[must_use]
+    pub fn read_at(&self) -> Option<Instant> {
+        *lock(&self.shared.read_at)
+    }
+
+    /// The workers have the news of all readings up to the one that was begun then.
+    pub fn tell(&self, read_at: Option<Instant>) {
+        self.shared.told.send_if_modified(|told| {
+            let is_later = read_at > *told;
+            *told = read_at.max(*told);
+            is_later
+        });
     }
 
     /// Which sessions are to look at their tokens since this was asked last.
@@ -212,9 +317,43 @@ impl Revocations {
         next
     }
 
+    /// How often is read though nothing rings: every `most`, or several times before no token is
+    /// taken, where leases are short.
+    pub(super) fn read_every(&self, most: Duration) -> Duration {
+        let stale_after = self.shared.stale_after;
+        stale_after.map_or(most, |stale_after| most.min(stale_after / 6))
+    }
+
+    /// Takes what is new while everything is read. Where nothing else is, a reading that was begun then
+    /// counts for the use of tokens: what the store lost this node had already, if it had read of late.
+    pub(super) fn take_new(&self, page: &Page, reader: &mut Reader, begun_at: Instant) {
+        let mut news = News::default();
+        let table = self.shared.table.write();
+        let mut table = table.unwrap_or_else(PoisonError::into_inner);
+        let is_all = reader.take_new(page, &mut table, &mut news);
+        drop(table);
+        lock(&self.shared.news).merge(news);
+        if is_all && self.unread().is_none() && self.is_shared() {
+            *lock(&self.shared.read_at) = Some(begun_at);
+        }
+    }
+
+    /// The store has gone through everything: it is read once more.
+    pub(super) fn mended(&self, reader: &mut Reader) -> Next {
+        let table = self.shared.table.write();
+        reader.mended(&mut table.unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// A reading that was begun then has come to its end.
-    pub(super) fn settled(&self, begun_at: Instant, reader: &Reader) {
+    pub(crate) fn settled(&self, begun_at: Instant, reader: &Reader) {
         *lock(&self.shared.read_at) = Some(begun_at);
+        if lock(&self.shared.joined_at).is_some_and(|joined| begun_at >= joined) {
+            self.shared.is_waited_for.store(true, Ordering::Release);
+        }
+        let mut differs_since = lock(&self.shared.differs_since);
+        let since = differs_since.unwrap_or(begun_at);
+        *differs_since = reader.read_to().is_none().then_some(since);
+        drop(differs_since);
         if let Some(read_to) = reader.read_to() {
             self.shared.read_to.store(read_to, Ordering::Release);
         }
@@ -227,118 +366,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::revocation::adding::{Added, Adding, Asked};
-    use crate::revocation::memory::Held;
-    use crate::revocation::user_name;
-    use fanfare_protocol::ids::{App, User};
-
-    fn bearer<'a>(app: &'a App, user: &'a User) -> Bearer<'a> {
-        Bearer {
-            app,
-            user,
-            id: None,
-            issued: 0,
-        }
-    }
-
-    fn read(known: &Revocations, reader: &mut Reader, held: &Held) {
-        let mut since = reader.begin();
-        while let Next::Ask(next) = known.take(&held.read(since, 1), reader) {
-            since = next;
-        }
-        known.settled(Instant::now(), reader);
-    }
-
-    #[test]
-    fn no_token_is_taken_before_the_first_reading_and_long_after_the_last() {
-        let (app, user) = (App::default_app(), User::new("ada").unwrap());
-        assert_eq!(
-            Revocations::default().judge(bearer(&app, &user)),
-            Judgement::Valid
-        );
-        let known = Revocations::clustered(Duration::from_millis(500));
-        assert_eq!(known.judge(bearer(&app, &user)), Judgement::Unread);
-        assert!(known.is_new() && !Revocations::default().is_new());
-        let reader = Reader::default();
-        known.settled(Instant::now(), &reader);
-        assert!(!known.is_new());
-        assert_eq!(known.judge(bearer(&app, &user)), Judgement::Valid);
-        known.settled(Instant::now() - Duration::from_millis(401), &reader);
-        assert_eq!(known.judge(bearer(&app, &user)), Judgement::Unread);
-        assert_eq!(
-            known.unread(),
-            Some("revocations could not be read for too long, so no token is taken")
-        );
-        let long = Revocations::clustered(Duration::from_secs(60));
-        long.settled(Instant::now() - STALE_AFTER_MAX, &reader);
-        assert!(long.unread().is_some());
-    }
-
-    #[test]
-    fn what_is_revoked_is_refused_though_nothing_could_be_read_since() {
-        let (app, user) = (App::default_app(), User::new("ada").unwrap());
-        let (known, mut held, mut reader) = (
-            Revocations::clustered(Duration::from_millis(500)),
-            Held::default(),
-            Reader::default(),
-        );
-        let name = user_name(&app, &user);
-        held.add(&adding(&name), 1_000, 0);
-        read(&known, &mut reader, &held);
-        known.settled(Instant::now() - Duration::from_secs(9), &reader);
-        assert_eq!(known.judge(bearer(&app, &user)), Judgement::Revoked);
-        assert_eq!(known.size().0, 1);
-        assert!(!known.take_news().is_empty() && known.take_news().is_empty());
-    }
-
-    fn adding(name: &str) -> Adding {
-        Adding {
-            asked: vec![Asked {
-                name: name.into(),
-                issued_before: None,
-                until_ms: None,
-            }],
-            kept_ms: 10_000,
-            above: 0,
-            most: 10,
-        }
-    }
-
-    #[test]
-    fn what_another_node_read_counts_only_where_it_is_of_the_same_history() {
-        let (known, mut held, mut reader) = (
-            Revocations::clustered(Duration::from_secs(5)),
-            Held::default(),
-            Reader::default(),
-        );
-        assert_eq!(
-            held.add(&adding("u default ada"), 1_000, 0),
-            Added::Stored(2)
-        );
-        read(&known, &mut reader, &held);
-        let (names, first) = (["u default ada".into()], known.read_to());
-        assert!(known.covers(first, &names, 2));
-        assert!(
-            !known.covers(first, &names, 3),
-            "a stronger one was not read yet"
-        );
-        assert!(!known.covers(first - 1, &names, 2), "it was not added yet");
-        assert!(
-            !known.covers(first + 1, &names, 2),
-            "nobody knows that change"
-        );
-        assert!(!known.covers(first, &["u default bob".into()], 2));
-        held.add(&adding("u default bob"), 1_000, 0);
-        read(&known, &mut reader, &held);
-        assert!(known.covers(known.read_to(), &names, 2) && known.covers(first, &names, 2));
-        assert!(!known.covers(first, &["u default bob".into()], 2));
-        // The store has lost all of it.
-        let lost = Held::default();
-        let Next::Ask(0) = known.take(&lost.read(reader.begin(), 1), &mut reader) else {
-            panic!("the store lacks something");
-        };
-        assert!(!known.covers(first, &names, 2));
-    }
-}
+mod tests;

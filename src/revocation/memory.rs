@@ -10,12 +10,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustc_hash::FxHashMap;
 
-use super::adding::{Added, Adding};
+use super::adding::{Added, Adding, Mended, Mending};
 use super::reader::{PAGE, Page};
-use super::{ANY_TIME, Mark, PRINTS, Row, print_of};
+use super::{AHEAD_MAX_S, ANY_TIME, Mark, PRINTS, Row, print_of};
 
 /// Entries that have ended and are forgotten by one call, at least.
 const FORGOTTEN: usize = 1_000;
+
+/// For so long the longest that a node said holds for all.
+const SAID_FOR_MS: u64 = 3_600_000;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -35,6 +38,12 @@ impl MemoryStore {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.read(since, unix_ms())
     }
+
+    /// As [`super::store::Store::mend`].
+    pub fn mend(&self, mending: &Mending) -> Mended {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.mend(mending, unix_ms())
+    }
 }
 
 fn unix_ms() -> u64 {
@@ -51,12 +60,21 @@ pub struct Held {
     sum: u64,
     last: u64,
     forgot_ms: u64,
+    /// For how long entries are kept, and when a node said so last.
+    kept_ms: u64,
+    said_ms: u64,
 }
 
 impl Held {
     /// Adds all, or none where they are too many. `chance` is below 1,024.
     pub fn add(&mut self, adding: &Adding, now_ms: u64, chance: u64) -> Added {
         self.forget(now_ms);
+        let is_over = now_ms.saturating_sub(self.said_ms) > SAID_FOR_MS;
+        let mine = adding.kept_ms;
+        if self.kept_ms == 0 || mine == self.kept_ms || (mine < self.kept_ms && is_over) {
+            (self.kept_ms, self.said_ms) = (mine, now_ms);
+        }
+        let kept_ms = mine.max(self.kept_ms);
         let asked = adding.asked.iter();
         let new = asked.filter(|asked| !self.rows.contains_key(&asked.name));
         let new = new.count();
@@ -65,24 +83,52 @@ impl Held {
         }
         let lowest = [now_ms * 1_024 + chance, self.last + 1, adding.above + 1];
         let mut number = lowest.into_iter().max().unwrap_or_default();
-        let mut first = None;
+        let mut least = None;
         for asked in &adding.asked {
-            let issued_before = asked.issued_before.unwrap_or(now_ms / 1_000 + 1);
-            first.get_or_insert(issued_before);
+            let clock_s = (now_ms / 1_000)
+                .min(adding.clock_s + AHEAD_MAX_S)
+                .max(adding.clock_s);
+            let so_far = clock_s + 1 + adding.leeway_s;
+            let issued_before = asked.issued_before.unwrap_or(so_far);
             let from_ms = if issued_before < ANY_TIME {
                 issued_before * 1_000
             } else {
                 0
             };
-            let usual_ms = now_ms.max(from_ms) + adding.kept_ms;
+            let usual_ms = now_ms.max(from_ms) + kept_ms;
             let until_ms = asked.until_ms.unwrap_or(usual_ms).max(self.forgot_ms + 1);
             let mark = Mark {
                 issued_before,
                 until_ms,
             };
             number += u64::from(self.put(&asked.name, mark, number));
+            let held = self
+                .rows
+                .get(&asked.name)
+                .map(|(mark, _)| mark.issued_before);
+            least = least.min(held).or(held);
         }
-        Added::Stored(first.unwrap_or_default())
+        Added::Stored(least.unwrap_or_default())
+    }
+
+    /// Lengthens what is kept for less long than the caller keeps entries. Nothing else can be wrong
+    /// here.
+    pub fn mend(&mut self, mending: &Mending, now_ms: u64) -> Mended {
+        let longer_ms = mending.kept_ms.saturating_sub(self.kept_ms);
+        if self.kept_ms > 0 && longer_ms > 0 {
+            let rows: Vec<_> = self
+                .rows
+                .iter()
+                .map(|(name, (mark, _))| (name.clone(), *mark))
+                .collect();
+            let mut number = (now_ms * 1_024).max(self.last + 1);
+            for (name, mark) in rows {
+                let until_ms = mark.until_ms + longer_ms;
+                number += u64::from(self.put(&name, Mark { until_ms, ..mark }, number));
+            }
+        }
+        (self.kept_ms, self.said_ms) = (self.kept_ms.max(mending.kept_ms), now_ms);
+        Mended::Done(0, Vec::new())
     }
 
     /// Returns whether that changed anything.
@@ -136,7 +182,8 @@ impl Held {
             count: self.rows.len() as u64,
             sum: self.sum,
             forgot_ms: self.forgot_ms,
-            rows: rows.collect(),
+            kept_ms: self.kept_ms,
+            ..Page::of(rows.collect())
         }
     }
 }

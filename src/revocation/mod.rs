@@ -4,7 +4,7 @@
 //! Out: a judgement at every use of a token ([`known::Revocations`]), and which sessions of this node
 //! are to look at theirs ([`news::News`]). Where revocations lie: one store of the whole cluster
 //! ([`store`]), and every node has all of them in memory ([`table`]), so that a use of a token asks
-//! nobody. Bounds: [`ENTRIES_MAX`] entries; one is forgotten when no token that it names can be valid
+//! nobody. Bounds: [`ENTRIES_ALL_MAX`] entries, and what a failover lost beside them; one is forgotten when no token that it names can be valid
 //! any more.
 //!
 //! An entry says: tokens of this name that were issued before this second are refused. Entries are
@@ -43,11 +43,26 @@ pub mod table;
 /// was put out would be let in again.
 pub const ENTRIES_MAX: usize = 100_000;
 
+/// The same for an entry of a user: so many more that there is a way to put somebody out where single
+/// tokens have filled the store.
+pub const ENTRIES_USERS_MAX: usize = ENTRIES_MAX + 1_000;
+
+/// The same for all tokens of an app, one entry each: the last way.
+pub const ENTRIES_ALL_MAX: usize = ENTRIES_USERS_MAX + 1_000;
+
+/// The same where a node writes back what the store has lost: that was within the bound when it was
+/// promised, and others may have taken its place since.
+pub const ENTRIES_BACK_MAX: usize = 2 * ENTRIES_ALL_MAX;
+
 /// Most tokens of one call.
 pub const TOKENS_MAX: usize = 100;
 
 /// The second before which every token was issued: that of an entry which asks for no time.
 pub const ANY_TIME: u64 = 253_402_300_800;
+
+/// So far the clock of the store may be ahead of a node's. What it says beyond counts for no time
+/// that a caller did not give: a clock that is days ahead would lock users out for days.
+pub const AHEAD_MAX_S: u64 = 300;
 
 /// So much longer than a token may live an entry is kept: for the leeway of a token's times and for
 /// clocks that differ.
@@ -93,6 +108,18 @@ pub struct Row {
     pub mark: Mark,
     /// The number of its last change. Numbers rise, and no two changes of one history have the same.
     pub at: u64,
+}
+
+impl Target {
+    /// Most entries that there may be with one of these.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        match self {
+            Self::Token(_) => ENTRIES_MAX,
+            Self::User(_) => ENTRIES_USERS_MAX,
+            Self::All => ENTRIES_ALL_MAX,
+        }
+    }
 }
 
 /// The name of an entry. Apps have no space, so that two entries never have one name.
@@ -183,6 +210,13 @@ mod tests {
             until_ms: 2,
         };
         assert_eq!(print_of("a default", mark), 0x89c7_0242_3cf6);
+    }
+
+    #[test]
+    fn single_tokens_never_close_the_way_to_put_out_a_user_or_all() {
+        let user = Target::User(User::new("ada").unwrap());
+        let most = [Target::Token("x".into()), user, Target::All].map(|target| target.most());
+        assert_eq!(most, [100_000, 101_000, 102_000]);
     }
 
     #[test]

@@ -1,19 +1,21 @@
-//! Which sessions are to look at their tokens, by hashes.
+//! Which sessions are to look at their tokens, or at what their app sets, by hashes.
 //!
-//! In: names of entries that are new or stronger. Out: whether a session with these marks may be
-//! concerned. A hash that two names share costs a look and nothing else: the session judges its tokens
+//! In: names of entries that are new or stronger, or apps that have changed. Out: whether a session
+//! with these marks may be concerned. A hash that two names share costs a look and nothing else: the session judges its tokens
 //! by the table. Bound: eight bytes an entry.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault};
 
 use rustc_hash::{FxHashSet, FxHasher};
 
-use super::{token_name, user_name};
+use super::{all_name, token_name, user_name};
 use fanfare_protocol::ids::{App, User};
 
 /// The hashes of what a session's tokens can be revoked by.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Marks {
+    /// That of its app; 0: nobody has said yet.
+    app: u64,
     /// The user's; 0: the session has no token.
     user: u64,
     /// That of its token's `jti`; 0: none.
@@ -23,6 +25,15 @@ pub struct Marks {
 }
 
 impl Marks {
+    /// Of a session of this app that has no token.
+    #[must_use]
+    pub fn of_app(app: &App) -> Self {
+        Self {
+            app: hash(&all_name(app)),
+            ..Self::default()
+        }
+    }
+
     /// Of a session of this user, with the `jti` of its token and of those for its topics.
     #[must_use]
     pub fn new<'a>(
@@ -32,6 +43,7 @@ impl Marks {
         topics: impl Iterator<Item = &'a str>,
     ) -> Self {
         Self {
+            app: hash(&all_name(app)),
             user: hash(&user_name(app, user)),
             id: id.map_or(0, |id| hash(&token_name(app, id))),
             topics: topics.map(|id| hash(&token_name(app, id))).collect(),
@@ -43,30 +55,37 @@ impl Marks {
 #[derive(Debug, Clone, Default)]
 pub struct News {
     names: FxHashSet<u64>,
-    /// All tokens of an app.
-    all: bool,
 }
 
 impl News {
     /// An entry of this name is new or stronger.
     pub fn add(&mut self, name: &str) {
-        if name.starts_with("a ") {
-            self.all = true;
-        } else {
-            self.names.insert(hash(name));
+        self.names.insert(hash(name));
+    }
+
+    /// These apps have changed.
+    #[must_use]
+    pub fn of_apps<'a>(apps: impl Iterator<Item = &'a App>) -> Self {
+        Self {
+            names: apps.map(|app| hash(&all_name(app))).collect(),
         }
     }
 
     /// These too.
     pub fn merge(&mut self, other: Self) {
-        self.all |= other.all;
         self.names.extend(other.names);
     }
 
     /// Whether nothing is new.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.all && self.names.is_empty()
+        self.names.is_empty()
+    }
+
+    /// Whether they are of the app of a session with these marks.
+    #[must_use]
+    pub fn is_of(&self, marks: &Marks) -> bool {
+        self.names.contains(&marks.app)
     }
 
     /// Whether a session with these marks is to look at its tokens.
@@ -76,7 +95,7 @@ impl News {
             return false;
         }
         let of_topics = || marks.topics.iter().any(|id| self.names.contains(id));
-        self.all
+        self.is_of(marks)
             || self.names.contains(&marks.user)
             || (marks.id != 0 && self.names.contains(&marks.id))
             || of_topics()
@@ -98,20 +117,33 @@ mod tests {
         let user = |name| User::new(name).unwrap();
         let ada = Marks::new(&app, &user("ada"), Some("x"), ["y", "z"].into_iter());
         let bob = Marks::new(&app, &user("bob"), None, [].into_iter());
-        let nobody = Marks::default();
+        let nobody = Marks::of_app(&app);
+        let other = Marks::new(
+            &App::new("other").unwrap(),
+            &user("ada"),
+            Some("x"),
+            ["z"].into_iter(),
+        );
         let concerned = |name: &str| {
             let mut news = News::default();
             assert!(news.is_empty());
             news.add(name);
             assert!(!news.is_empty());
-            [&ada, &bob, &nobody].map(|marks| news.concerns(marks))
+            [&ada, &bob, &nobody, &other].map(|marks| news.concerns(marks))
         };
-        assert_eq!(concerned("u default ada"), [true, false, false]);
-        assert_eq!(concerned("u default bob"), [false, true, false]);
-        assert_eq!(concerned("t default x"), [true, false, false]);
-        assert_eq!(concerned("t default z"), [true, false, false]);
-        assert_eq!(concerned("t default bob"), [false; 3]);
-        assert_eq!(concerned("u other ada"), [false; 3]);
-        assert_eq!(concerned("a default"), [true, true, false]);
+        assert_eq!(concerned("u default ada"), [true, false, false, false]);
+        assert_eq!(concerned("u default bob"), [false, true, false, false]);
+        assert_eq!(concerned("t default x"), [true, false, false, false]);
+        assert_eq!(concerned("t default z"), [true, false, false, false]);
+        assert_eq!(concerned("t default bob"), [false; 4]);
+        assert_eq!(concerned("u other ada"), [false, false, false, true]);
+        assert_eq!(concerned("a default"), [true, true, false, false]);
+        assert_eq!(concerned("a other"), [false, false, false, true]);
+        // What an app sets concerns those without a token too.
+        let news = News::of_apps([&app].into_iter());
+        assert_eq!(
+            [&ada, &bob, &nobody, &other].map(|m| news.is_of(m)),
+            [true, true, true, false]
+        );
     }
 }

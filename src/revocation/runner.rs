@@ -1,7 +1,7 @@
 //! Keeps this node's table up to date: reads when the doorbell rings, and twice a second.
 //!
-//! In: the doorbell, time, the store. Out: readings into [`Revocations`], what is written back, figures
-//! and what the log says. Owner: the control runtime. Bounds: one reading at a time, of
+//! In: the doorbell, time, the store. Out: readings into [`Revocations`], what is written back or put
+//! right in the store, figures and what the log says. Owner: the control runtime. Bounds: one reading at a time, of
 //! [`PAGES_MAX`] pages at the most; what rings meanwhile is one more. A call that is not answered ends
 //! by the timeout of its link.
 
@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
-use super::adding::{Added, Adding, Asked};
+use super::adding::{Added, Adding, Asked, Mended, Mending};
 use super::known::Revocations;
-use super::reader::{BACK, Next, PAGE, Reader};
+use super::reader::{BACK, Next, PAGE, Reader, STAGGER_MAX};
 use super::store::{Store, StoreError};
-use super::{ENTRIES_MAX, KEPT_BEYOND_MS, Row};
+use super::{ENTRIES_ALL_MAX, ENTRIES_BACK_MAX, Row};
+use crate::telemetry::fields::List;
 
 /// How often is read though nothing rings.
 pub const READ_EVERY: Duration = Duration::from_millis(500);
@@ -25,8 +26,12 @@ const FIRST_EVERY: Duration = Duration::from_millis(50);
 const FIRST_WITHIN: Duration = Duration::from_secs(3);
 /// How often ended entries are looked for in the store, by each node.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
-/// Twice all that a store may have, in pages.
-const PAGES_MAX: usize = 2 * ENTRIES_MAX / PAGE;
+/// So long others need to write back what was dropped: they look by chance, and then read everything.
+const WRITTEN_BACK_WITHIN: Duration = READ_EVERY.saturating_mul(STAGGER_MAX + 2);
+/// Four times all that a store may have, in pages: before it is asked to put itself right, and after.
+const PAGES_MAX: usize = 4 * ENTRIES_ALL_MAX / PAGE;
+/// A difference that lasts for so long is told: a call that revokes is answered 202 meanwhile.
+pub const DIFFERS_AFTER: Duration = Duration::from_secs(10);
 
 /// The task. The caller runs it; it has no end of its own.
 #[derive(Debug)]
@@ -35,26 +40,24 @@ pub struct Runner {
     pub known: Revocations,
     /// Where it is read.
     pub store: Store,
-    /// How long a token may live.
-    pub token_life_max: Duration,
     /// Told when this node has read further than it said before.
     pub progress: Arc<Notify>,
 }
 
-/// How long an entry is kept, where tokens live for so long at the most.
-#[must_use]
-pub fn kept_ms(token_life_max: Duration) -> u64 {
-    let life_ms = u64::try_from(token_life_max.as_millis()).unwrap_or(u64::MAX);
-    life_ms.saturating_add(KEPT_BEYOND_MS)
+/// What was told in the log and is not over.
+#[derive(Debug, Default)]
+struct Told {
+    is_failing: bool,
+    differs: bool,
 }
 
 impl Runner {
     /// Reads for as long as the node runs.
     pub async fn run(self) {
         let mut reader = Reader::default();
-        let mut looks = tokio::time::interval(READ_EVERY);
+        let mut looks = tokio::time::interval(self.known.read_every(READ_EVERY));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut tidied_at, mut is_failing) = (Instant::now(), false);
+        let (mut tidied_at, mut told) = (None::<Instant>, Told::default());
         let begun_at = Instant::now();
         loop {
             // Both waits are cancel-safe.
@@ -63,19 +66,20 @@ impl Runner {
                 () = self.known.rung() => {}
             }
             let before = self.known.read_to();
-            match self.read(&mut reader).await {
-                Ok(()) if is_failing => {
-                    is_failing = false;
-                    tracing::info!(event = "revocations_read", "revocations can be read again");
-                }
-                Ok(()) => {}
-                Err(error) => self.failed(&error, &mut is_failing),
-            }
-            if self.known.is_new() {
+            let outcome = self.read(&mut reader).await;
+            if self.known.is_new() && self.known.read_at().is_none() {
                 looks.reset_after(FIRST_EVERY);
-                if begun_at.elapsed() >= FIRST_WITHIN {
-                    self.known.wait_no_longer();
+            }
+            let is_late = begun_at.elapsed() >= FIRST_WITHIN;
+            self.tell(&outcome, is_late, &mut told);
+            match outcome {
+                Ok(()) => self.lengthen(&reader).await,
+                // Where it is not away, no other node could read it either: this one stays out.
+                Err(error) if error.is_lasting() => {
+                    self.mend(None, Vec::new()).await;
                 }
+                Err(_) if is_late && self.known.read_at().is_none() => self.known.wait_no_longer(),
+                Err(_) => {}
             }
             if self.known.read_to() != before {
                 self.progress.notify_one();
@@ -83,83 +87,234 @@ impl Runner {
             let (count, bytes) = self.known.size();
             self.known.metrics().entries.set(count as u64);
             self.known.metrics().bytes.set(bytes as u64);
-            if tidied_at.elapsed() >= TIDY_EVERY {
-                tidied_at = Instant::now();
+            if tidied_at.is_none_or(|at| at.elapsed() >= TIDY_EVERY) {
+                tidied_at = Some(Instant::now());
                 self.tidy().await;
             }
         }
     }
 
-    fn failed(&self, error: &StoreError, is_failing: &mut bool) {
-        self.known.metrics().failed.add(1);
-        // While the first reading is waited for the node is not ready, and says why.
-        if !self.known.is_new() && !std::mem::replace(is_failing, true) {
-            let error = error as &(dyn std::error::Error + 'static);
+    /// Counts what failed, and says in the log what begins and ends.
+    fn tell(&self, outcome: &Result<(), StoreError>, is_late: bool, told: &mut Told) {
+        match outcome {
+            Ok(()) => {
+                if std::mem::take(&mut told.is_failing) {
+                    tracing::info!(event = "revocations_read", "revocations can be read again");
+                }
+            }
+            Err(error) => {
+                self.known.metrics().failed.add(1);
+                // While the first reading is waited for the node is not ready, and says why.
+                let is_to_be_told = is_late || !self.known.is_new();
+                if is_to_be_told && !std::mem::replace(&mut told.is_failing, true) {
+                    let error = error as &(dyn std::error::Error + 'static);
+                    tracing::warn!(
+                        event = "revocations_missed",
+                        error,
+                        "revocations cannot be read; if that lasts, no token is taken"
+                    );
+                }
+            }
+        }
+        let differs = self
+            .known
+            .differs_for()
+            .is_some_and(|time| time >= DIFFERS_AFTER);
+        self.known.metrics().differs.set(u64::from(differs));
+        let is_unread = self.known.unread().is_some();
+        self.known.metrics().unread.set(u64::from(is_unread));
+        if differs && !std::mem::replace(&mut told.differs, true) {
             tracing::warn!(
-                event = "revocations_missed",
-                error,
-                "revocations cannot be read; if that lasts, no token is taken"
+                event = "revocations_differed",
+                "Redis has other revocations than this node reads there, and that could not be put \
+                 right: what is revoked holds, but calls that revoke are answered 202"
             );
         }
+        told.differs = differs;
     }
 
     async fn read(&self, reader: &mut Reader) -> Result<(), StoreError> {
-        let begun_at = Instant::now();
+        // When what is new was asked for last.
+        let mut new_at = Instant::now();
+        reader.stagger(rand::random::<u32>() % (STAGGER_MAX + 1));
         let mut next = Next::Ask(reader.begin());
         for _ in 0..PAGES_MAX {
+            // Everything is a hundred answers, and Redis may have much to do.
+            if new_at.elapsed() >= READ_EVERY
+                && let Some(since) = reader.is_looking()
+            {
+                new_at = Instant::now();
+                let page = self.store.read(since).await?;
+                self.known.take_new(&page, reader, new_at);
+            }
             next = match next {
                 Next::Ask(since) => {
                     let page = self.store.read(since).await?;
                     self.known.take(&page, reader)
                 }
                 Next::WriteBack(rows) => {
-                    let is_taken = self.write_back(&rows).await?;
+                    let is_taken = self.write_back(&rows).await;
                     reader.written_back(is_taken)
+                }
+                Next::Mend { seen, unreadable } => {
+                    let has_dropped = self.mend(Some(seen), unreadable).await;
+                    // Those who know it write it back. This node, which has read nothing yet, would
+                    // take its tokens until then.
+                    if has_dropped && self.known.read_at().is_none() {
+                        tokio::time::sleep(WRITTEN_BACK_WITHIN).await;
+                    }
+                    self.known.mended(reader)
                 }
                 Next::Settled => break,
             };
         }
         if next == Next::Settled {
-            self.known.settled(begun_at, reader);
+            self.known.settled(new_at, reader);
         }
         Ok(())
     }
 
-    /// Gives the store what it lacks. False: it takes no more entries.
-    async fn write_back(&self, rows: &[Row]) -> Result<bool, StoreError> {
+    /// Gives the store what it lacks. False: it takes no more entries, or nothing at the moment.
+    async fn write_back(&self, rows: &[Row]) -> bool {
+        for rows in rows.chunks(BACK) {
+            let adding = self.adding(rows.iter().map(Asked::from).collect());
+            match self.store.add(&adding).await {
+                Ok(Added::Stored(_)) => self.known.metrics().restored.add(rows.len() as u64),
+                Ok(Added::Full(_)) => return false,
+                Err(error) => {
+                    self.retained(&error);
+                    return false;
+                }
+            }
+        }
         tracing::warn!(
             event = "revocations_restored",
             count = rows.len(),
-            "Redis lacked revocations that this node knows, and gets them back"
+            "Redis lacked revocations that this node knows, and got them back"
         );
-        for rows in rows.chunks(BACK) {
-            let adding = self.adding(rows.iter().map(Asked::from).collect());
-            if let Added::Full(_) = self.store.add(&adding).await? {
-                return Ok(false);
+        true
+    }
+
+    /// Lets the store put itself right. What it cannot do now it is asked again. Returns whether it
+    /// dropped anything.
+    async fn mend(&self, seen: Option<(u64, u64)>, unreadable: Vec<Vec<u8>>) -> bool {
+        let mending = Mending {
+            seen,
+            kept_ms: self.known.kept_ms(),
+            unreadable,
+        };
+        match self.store.mend(&mending).await {
+            Ok(Mended::Done(dropped, names)) => {
+                self.known.metrics().mended.add(1);
+                tracing::warn!(
+                    event = "revocations_mended",
+                    dropped,
+                    names = List::of(&names).value(),
+                    "Redis went through all revocations and put right what is not as they were left; \
+                     those without an entry that can be read are gone, until a node that knows them \
+                     writes them back"
+                );
+                return dropped > 0;
             }
-            self.known.metrics().restored.add(rows.len() as u64);
+            Ok(Mended::Left) => {}
+            Err(error) => self.retained(&error),
         }
-        Ok(true)
+        false
+    }
+
+    /// Where tokens may live longer than whoever made the entries knew, these are kept for longer.
+    async fn lengthen(&self, reader: &Reader) {
+        let kept_ms = self.known.kept_ms();
+        if reader.kept_ms() == 0 || reader.kept_ms() >= kept_ms {
+            return;
+        }
+        let mending = Mending {
+            kept_ms,
+            ..Mending::default()
+        };
+        match self.store.mend(&mending).await {
+            Ok(_) => tracing::info!(
+                event = "revocations_lengthened",
+                kept_s = kept_ms / 1_000,
+                "tokens may live longer than before, and revocations are kept for as long"
+            ),
+            Err(error) => self.retained(&error),
+        }
     }
 
     fn adding(&self, asked: Vec<Asked>) -> Adding {
         Adding {
             asked,
-            kept_ms: kept_ms(self.token_life_max),
+            kept_ms: self.known.kept_ms(),
             above: self.known.read_to(),
-            most: ENTRIES_MAX,
+            most: ENTRIES_BACK_MAX,
+            ..Adding::default()
         }
     }
 
-    /// Lets the store forget what has ended.
+    /// Lets the store forget what has ended, and says how long entries are kept.
     async fn tidy(&self) {
         if let Err(error) = self.store.add(&self.adding(Vec::new())).await {
-            let error = &error as &(dyn std::error::Error + 'static);
-            tracing::debug!(
-                event = "revocations_retained",
-                error,
-                "revocations that have ended stay for now"
-            );
+            self.retained(&error);
         }
+    }
+
+    fn retained(&self, error: &StoreError) {
+        let error = error as &(dyn std::error::Error + 'static);
+        tracing::debug!(
+            event = "revocations_retained",
+            error,
+            "the store of revocations could not be changed, and stays as it is for now"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fanfare_testkit::wait;
+
+    fn runner(known: &Revocations) -> Runner {
+        Runner {
+            known: known.clone(),
+            store: Store::memory(),
+            progress: Arc::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_there_is_kept_longer_when_tokens_may_live_longer() {
+        let known = Revocations::default();
+        known.set_token_life(Duration::from_secs(60));
+        let runner = runner(&known);
+        let store = runner.store.clone();
+        let asked = Asked {
+            name: "u default ada".into(),
+            issued_before: Some(5),
+            until_ms: None,
+        };
+        let added = store.add(&runner.adding(vec![asked])).await;
+        assert_eq!(added.expect("an answer"), Added::Stored(5));
+        let until_ms = store.read(0).await.expect("an answer").rows[0]
+            .mark
+            .until_ms;
+        let task = tokio::spawn(runner.run());
+        wait::until("it to be read", async || {
+            (known.size().0 == 1).then_some(())
+        })
+        .await;
+        known.set_token_life(Duration::from_secs(3_600));
+        wait::until("it to be kept for an hour more", async || {
+            let page = store.read(0).await.ok()?;
+            (page.rows[0].mark.until_ms == until_ms + 3_540_000).then_some(())
+        })
+        .await;
+        task.abort();
+    }
+
+    #[test]
+    fn what_was_promised_has_room_when_it_is_written_back() {
+        let runner = runner(&Revocations::default());
+        assert!(runner.adding(Vec::new()).most >= 2 * ENTRIES_ALL_MAX);
     }
 }

@@ -4,9 +4,9 @@
 //! In: a seed. Out: nothing, or the promise that was broken. Promised is: no token is accepted that
 //! was revoked, from the moment at which all live nodes were said to know; its sessions end within
 //! a second of the moment from which their node reaches the store; nobody else is ended. The weather:
-//! doorbells are lost, pages come late, nodes stand still or are cut off, the store fails over to a
-//! replica that lacks the last changes, with another clock, or begins empty, and nodes add at the
-//! same time. Not in it: a node that begins, or goes on after it stood still, in the moment in which
+//! doorbells are lost, pages come late, nodes stand still or are cut off, end and begin anew, the store
+//! fails over to a replica that lacks the last changes, with another clock, or begins empty, and nodes
+//! add at the same time. Each node knows the others by its own heartbeats only (`calls.rs`). Not in it: a node that begins, or goes on after it stood still, in the moment in which
 //! the store lost something (docs/revocation.md says what that costs).
 
 use std::time::Instant;
@@ -14,14 +14,18 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::adding::{Added, Adding, Asked};
+use super::adding::{Added, Adding, Asked, Mending};
 use super::known::Revocations;
 use super::memory::Held;
-use super::reader::{BACK, Next, Page, Reader};
+use super::reader::{BACK, Next, Page, Reader, STAGGER_MAX};
 use super::table::Bearer;
 use super::user_name;
 use crate::seeds::{self, Verdict};
 use fanfare_protocol::ids::{App, User};
+
+mod calls;
+
+use calls::Call;
 
 /// All times are in ticks of 100 ms.
 const TICK_MS: u64 = 100;
@@ -47,6 +51,10 @@ enum Without {
     Reading,
     /// What a failover lost is not written back.
     WritingBack,
+    /// What was read before the node became a member counts.
+    Joining,
+    /// Who lives is taken from a heartbeat that was sent before the entry was stored.
+    FreshView,
 }
 
 #[derive(Debug)]
@@ -71,21 +79,48 @@ struct Node {
     /// What the others see of it.
     beat_at: u64,
     told: u64,
+    /// It has a lease, of its present life, since this tick.
+    is_member: bool,
+    joined_at: u64,
+    /// Before this it looks whether somebody else has its name.
+    joins_at: u64,
+    /// Of each node whether it lives and what it told, as its last heartbeat said.
+    view: Vec<(bool, u64)>,
+    view_at: u64,
     sessions: Vec<Session>,
 }
 
 impl Node {
+    fn new(tick: u64, joins_at: u64) -> Self {
+        Self {
+            known: Revocations::default(),
+            reader: Reader::default(),
+            page: None,
+            reading_since: 0,
+            wants: true,
+            read_at: 0,
+            looked_at: tick,
+            stopped_until: 0,
+            cut_until: 0,
+            reaches_since: tick,
+            beat_at: 0,
+            told: 0,
+            is_member: false,
+            joined_at: 0,
+            joins_at,
+            view: Vec::new(),
+            view_at: 0,
+            sessions: Vec::new(),
+        }
+    }
+
+    fn is_live(&self, tick: u64) -> bool {
+        self.is_member && tick < self.beat_at + LEASE
+    }
+
     fn is_away(&self, tick: u64) -> bool {
         tick < self.stopped_until || tick < self.cut_until
     }
-}
-
-/// A call that waits for its answer.
-struct Call {
-    by: usize,
-    user: u64,
-    issued_before: u64,
-    called_at: u64,
 }
 
 struct World {
@@ -115,6 +150,7 @@ struct Met {
     refused: u64,
     lost: u64,
     written_back: u64,
+    begun: u64,
 }
 
 fn user(number: u64) -> User {
@@ -127,21 +163,6 @@ fn name(number: u64) -> Box<str> {
 
 impl World {
     fn new(seed: u64, without: Without) -> Self {
-        let node = || Node {
-            known: Revocations::default(),
-            reader: Reader::default(),
-            page: None,
-            reading_since: 0,
-            wants: true,
-            read_at: 0,
-            looked_at: 0,
-            stopped_until: 0,
-            cut_until: 0,
-            reaches_since: 0,
-            beat_at: 0,
-            told: 0,
-            sessions: Vec::new(),
-        };
         Self {
             rng: StdRng::seed_from_u64(seed),
             without,
@@ -150,7 +171,7 @@ impl World {
             replica: Held::default(),
             clock_off_ms: 0,
             broke_at: 0,
-            nodes: (0..NODES).map(|_| node()).collect(),
+            nodes: (0..NODES).map(|_| Node::new(0, 0)).collect(),
             calls: Vec::new(),
             asked: vec![0; USERS as usize],
             promised: vec![0; USERS as usize],
@@ -209,6 +230,11 @@ impl World {
             self.nodes[node].cut_until = self.tick + lasts;
         }
         let (tick, settled) = (self.tick, 2 * BOUND);
+        if tick > self.broke_at + 2 * settled && self.chance(150) {
+            self.calls.retain(|call| call.by != node);
+            self.nodes[node] = Node::new(tick, tick + lasts / 4);
+            self.met.begun += 1;
+        }
         let is_calm = self.nodes.iter().all(|node| {
             let reaches = !node.is_away(tick) && tick - node.reaches_since >= settled;
             reaches && tick - node.read_at < settled
@@ -256,6 +282,7 @@ impl World {
                 return;
             }
             (node.wants, node.looked_at, node.reading_since) = (false, tick, tick);
+            node.reader.stagger(self.rng.random_range(0..=STAGGER_MAX));
             let since = node.reader.begin();
             let comes_at = tick + if is_late { lag } else { 0 };
             node.page = Some((self.store.read(since, store_ms), comes_at));
@@ -285,20 +312,15 @@ impl World {
                     }
                     node.reader.written_back(true)
                 }
+                Next::Mend { .. } => {
+                    self.store.mend(&Mending::default(), store_ms);
+                    node.known.mended(&mut node.reader)
+                }
                 Next::Settled => break,
             };
         }
         node.known.settled(Instant::now(), &node.reader);
         node.read_at = node.reading_since;
-    }
-
-    fn beat(&mut self, at: usize) {
-        let tick = self.tick;
-        let node = &mut self.nodes[at];
-        let is_news = node.told != node.known.read_to() && tick >= node.beat_at + 3;
-        if !node.is_away(tick) && (is_news || tick >= node.beat_at + BEAT_EVERY) {
-            (node.beat_at, node.told) = (tick, node.known.read_to());
-        }
     }
 
     /// Ends the sessions of which the news speak, if the table agrees.
@@ -326,69 +348,6 @@ impl World {
         }
     }
 
-    fn revoke(&mut self) {
-        let by = self.rng.random_range(0..NODES);
-        if self.nodes[by].is_away(self.tick) {
-            return;
-        }
-        let user = self.rng.random_range(0..USERS);
-        // Some are of before another one of the same user.
-        let before = self.now_ms() / 1_000 - self.rng.random_range(0..20);
-        let asked = Asked {
-            name: name(user),
-            issued_before: Some(before),
-            until_ms: None,
-        };
-        let adding = adding(vec![asked], self.nodes[by].known.read_to());
-        let store_ms = self.store_ms();
-        let chance = self.rng.random_range(0..1_024);
-        let added = self.store.add(&adding, store_ms, chance);
-        assert_eq!(added, Added::Stored(before));
-        let known = &mut self.asked[user as usize];
-        *known = before.max(*known);
-        for node in 0..NODES {
-            let is_heard = !self.chance(3);
-            self.nodes[node].wants |= is_heard || node == by;
-        }
-        self.calls.push(Call {
-            by,
-            user,
-            issued_before: before,
-            called_at: self.tick,
-        });
-    }
-
-    fn answer_calls(&mut self) {
-        let tick = self.tick;
-        let calls = std::mem::take(&mut self.calls);
-        for call in calls {
-            let by = &self.nodes[call.by];
-            if tick < by.stopped_until {
-                self.calls.push(call);
-                continue;
-            }
-            let names = [name(call.user)];
-            let has_read = self.nodes.iter().enumerate().all(|(at, node)| {
-                let is_live = tick < node.beat_at + LEASE;
-                let told = if at == call.by {
-                    node.known.read_to()
-                } else {
-                    node.told
-                };
-                !is_live || by.known.covers(told, &names, call.issued_before)
-            });
-            if has_read {
-                let promised = &mut self.promised[call.user as usize];
-                *promised = call.issued_before.max(*promised);
-                self.met.promises += 1;
-            } else if tick < call.called_at + PATIENCE {
-                self.calls.push(call);
-            } else {
-                self.met.late += 1;
-            }
-        }
-    }
-
     fn connect(&mut self) -> Verdict {
         let at = self.rng.random_range(0..NODES);
         let (number, age) = (
@@ -401,7 +360,9 @@ impl World {
         if tick < node.stopped_until {
             return Ok(());
         }
-        if tick >= node.read_at + STALE || refuses(&node.known, number, issued) {
+        let knows_joining = self.without == Without::Joining || node.read_at > node.joined_at;
+        let takes_tokens = node.is_member && knows_joining && tick < node.read_at + STALE;
+        if !takes_tokens || refuses(&node.known, number, issued) {
             self.met.refused += 1;
             return Ok(());
         }
@@ -443,6 +404,7 @@ fn adding(asked: Vec<Asked>, above: u64) -> Adding {
         kept_ms: KEPT_MS,
         above,
         most: 1_000,
+        ..Adding::default()
     }
 }
 
@@ -468,6 +430,7 @@ fn whoever_is_put_out_stays_out_and_nobody_else_is() {
         met.refused += of.refused;
         met.lost += of.lost;
         met.written_back += of.written_back;
+        met.begun += of.begun;
         verdict
     });
     for (what, count) in [
@@ -477,6 +440,7 @@ fn whoever_is_put_out_stays_out_and_nobody_else_is() {
         ("refused", met.refused),
         ("lost", met.lost),
         ("written back", met.written_back),
+        ("begun", met.begun),
     ] {
         assert!(!are_all || count > 100, "{what}: {count}");
     }
@@ -493,4 +457,18 @@ fn without_writing_back_a_failover_lets_them_in_again() {
     let failed = seeds::first_failure(|seed| World::new(seed, Without::WritingBack).run());
     let (_, what) = failed.expect("what a failover lost must be seen");
     assert!(what.contains("user"), "{what}");
+}
+
+#[test]
+fn a_node_that_joins_must_read_anew() {
+    let failed = seeds::first_failure(|seed| World::new(seed, Without::Joining).run());
+    let (_, what) = failed.expect("what was promised without a node that then joins must be seen");
+    assert!(what.contains("took a token"), "{what}");
+}
+
+#[test]
+fn who_lives_must_be_asked_after_the_entry_was_stored() {
+    let failed = seeds::first_failure(|seed| World::new(seed, Without::FreshView).run());
+    let (_, what) = failed.expect("a node that nobody waited for must be seen");
+    assert!(what.contains("took a token"), "{what}");
 }

@@ -20,6 +20,7 @@ pub(crate) fn add(held: &mut Held, name: &str, issued_before: u64) {
         kept_ms: 10_000,
         above: 0,
         most: 100,
+        ..Adding::default()
     };
     assert_eq!(held.add(&adding, 1_000, 0), Added::Stored(issued_before));
 }

@@ -75,6 +75,14 @@ impl Machine {
         (read_ms, now): (u64, Now),
     ) -> Result<Request, Refusal> {
         let known = self.identity.user.clone();
+        // What the app sets may have changed meanwhile. Without an authorizer nobody says who comes.
+        let granted = match self.settings.auth.authorize_connect {
+            Some(_) => granted,
+            None => Granted {
+                user: None,
+                ..granted
+            },
+        };
         let identity = match (claims, known.or_else(|| granted.user.clone())) {
             (Some(claims), _) => Identity {
                 user: Some(claims.user.clone()),
@@ -85,7 +93,7 @@ impl Machine {
                 user: Some(user),
             },
             (None, None) => {
-                let anonymous = self.config.auth.anonymous;
+                let anonymous = self.settings.auth.anonymous;
                 identity::may_open(self.holder(), None, anonymous)
                     .map_err(super::state::not_opened)?;
                 Identity::default()
@@ -96,7 +104,7 @@ impl Machine {
 
     /// The claims of a session that came without any.
     fn made(&self, user: &User, granted: Granted, issued: u64) -> Claims {
-        let latest = issued.saturating_add(self.config.auth.token_life_max.as_secs());
+        let latest = issued.saturating_add(self.settings.auth.token_life_max.as_secs());
         // Who was known before has its rights by that, and they are only narrowed.
         let is_new = self.identity.user.is_none();
         let can = granted.can.map(|can| match is_new {
@@ -116,7 +124,13 @@ impl Machine {
 
     /// The authorizer that is asked before the topic is joined.
     pub(super) fn asks_to_join(&self, topic: &Topic) -> Option<Box<str>> {
-        let name = self.config.namespace(topic).authorize_subscribe.as_ref()?;
+        let name = self.namespace(topic).authorize_subscribe.as_ref()?;
+        Some(name.as_str().into())
+    }
+
+    /// The same before something is published there.
+    pub(super) fn asks_to_publish(&self, topic: &Topic) -> Option<Box<str>> {
+        let name = self.namespace(topic).authorize_publish.as_ref()?;
         Some(name.as_str().into())
     }
 
@@ -204,9 +218,10 @@ impl Session {
         let asker = Asker::new(self.machine.app(), user, self.calls.session);
         let enquiry = Enquiry::connect(asker, matches!(asking, Asking::Refresh(_)));
         let disconnects = self.calls.worker.disconnects();
+        let name = self.machine.settings.auth.authorize_connect.clone();
         self.work(async move {
-            let name = services.config.auth.authorize_connect.as_deref();
-            let verdict = services.authorizers.ask(name.unwrap_or_default(), enquiry);
+            let name = name.unwrap_or_default();
+            let verdict = services.authorizers.ask(&name, enquiry);
             let asked = Asked {
                 id,
                 verdict: verdict.await,
@@ -244,6 +259,9 @@ impl Session {
     /// Asks about a session whose handshake said all that is needed. Who sends the user's sessions away finds
     /// this one meanwhile.
     pub(super) fn ask_unasked(&mut self, now: Now) {
+        if let Err(refusal) = self.machine.judge_known() {
+            return self.refuse(None, refusal);
+        }
         self.hold_inbox();
         let claims = self.machine.identity().claims.clone();
         self.ask(None, Asking::Connect(Connect::default(), claims), now);
@@ -300,16 +318,31 @@ impl BrokerCalls {
     }
 
     /// Asks whether this may be published, and takes what is to be published instead.
-    pub(super) async fn may_publish(&self, request: &mut PublishRequest) -> Result<(), WireError> {
-        let config = &self.services.config;
-        let Some(name) = &config.namespace(&request.topic).authorize_publish else {
+    /// `None`: nobody is to be asked.
+    pub(super) async fn may_publish(
+        &self,
+        asks: Option<Box<str>>,
+        request: &mut PublishRequest,
+    ) -> Result<(), WireError> {
+        let Some(name) = asks else {
             return Ok(());
         };
+        let before = self.services.apps.of_topic(&request.topic);
         let publication = &mut request.publication;
         let asker = self.asker(&request.topic, publication.user.as_deref());
         let body = (&publication.data, publication.key.as_deref());
         let enquiry = Enquiry::publish(asker, &request.topic, body, request.trace);
-        let granted = Box::pin(self.services.authorizers.ask(name, enquiry)).await?;
+        let granted = Box::pin(self.services.authorizers.ask(&name, enquiry)).await?;
+        let after = self.services.apps.of_topic(&request.topic);
+        let (before, after) = (
+            before.namespace(&request.topic),
+            after.namespace(&request.topic),
+        );
+        if before != after {
+            let text =
+                "the settings of the topic changed while its authorizer was asked; try again";
+            return Err(WireError::unavailable(text));
+        }
         if let Some(data) = granted.data {
             publication.data = data;
         }

@@ -139,7 +139,10 @@ impl BrokerCalls {
     pub(super) fn retention(&self, topic: &Topic) -> Retention {
         match topic.kind() {
             TopicKind::Presence => crate::broker::member::PRESENCE_RETENTION,
-            _ => self.services.config.namespace(topic).retention(),
+            _ => {
+                let settings = self.services.apps.of_topic(topic);
+                settings.namespace(topic).retention()
+            }
         }
     }
 
@@ -347,16 +350,22 @@ impl BrokerCalls {
     }
 
     /// `publish`. The request has the context that its client sent.
-    pub async fn publish(self, id: Option<u64>, mut request: PublishRequest) -> Completion {
-        let Services { tracer, config, .. } = &*self.services;
+    pub async fn publish(
+        self,
+        id: Option<u64>,
+        mut request: PublishRequest,
+        asks: Option<Box<str>>,
+    ) -> Completion {
+        let Services { tracer, apps, .. } = &*self.services;
+        let settings = apps.of_topic(&request.topic);
         let to = Destination {
             topic: &request.topic,
-            namespace: config.namespace_name(&request.topic),
+            namespace: settings.namespace_name(&request.topic),
         };
         let cause = Cause::Own(request.trace, Caller::Client(self.session));
         let traced = tracer.publication("publish", cause, to);
         request.trace = traced.context();
-        if let Err(error) = self.may_publish(&mut request).await {
+        if let Err(error) = self.may_publish(asks, &mut request).await {
             traced.published(Err::<Position, _>(error.code.name()));
             return Completion::Published(id, Err(error));
         }

@@ -2,7 +2,7 @@
 //!
 //! In: the bytes of a command. Out: what the state machine makes of it; a command whose tokens need a key
 //! that has to be fetched, or cost more than a worker may be held, is parked: its tokens go to
-//! [`crate::verification`], nothing more is read, and with the answer it is judged as if it had just come. So the
+//! [`crate::verification`], the session's own before those for topics, nothing more is read, and with the answer it is judged as if it had just come. So the
 //! order of a session's commands stays. What is checked here costs at most [`LIGHT`] a command, and behind it
 //! the session lets the others have their turn. Bound: one parked command a session.
 
@@ -18,16 +18,36 @@ use crate::auth::Claims;
 use crate::auth::error::TokenError;
 use crate::auth::verifier::Checked;
 use crate::telemetry::labels::CommandType;
-use crate::verification::LIGHT;
+use crate::verification::{Asked, LIGHT};
 
 impl Machine {
-    /// Whether the command comes when it may, with tokens that must be checked elsewhere.
+    /// Whether the command comes when it may, with tokens that are looked at and must be checked elsewhere.
     pub(super) fn needs_check(&self, command: &Command) -> bool {
         let is_due = match command {
             Command::Connect(_) => self.phase == Phase::Unauthenticated,
             _ => self.phase == Phase::Open,
         };
-        is_due && !self.verifier.is_light(command.tokens(), LIGHT)
+        // Without a user no token for a topic is the session's own.
+        let is_looked_at = self.has_user() || own_token(command).is_some();
+        let app = self.asked_app(command);
+        let app = app.as_ref();
+        is_due && is_looked_at && !self.verifier.is_light(command.tokens(), app, LIGHT)
+    }
+
+    /// The tokens of a command, as they are to be checked elsewhere.
+    fn asked(&self, command: &Command) -> Asked {
+        let own = own_token(command);
+        let others = command.tokens().skip(usize::from(own.is_some()));
+        Asked {
+            own: own.map(str::to_owned),
+            others: others.map(str::to_owned).collect(),
+            is_known: self.has_user(),
+            app: self.asked_app(command),
+        }
+    }
+
+    fn has_user(&self) -> bool {
+        self.identity().user.is_some()
     }
 
     /// Judges a command whose tokens were checked elsewhere.
@@ -53,7 +73,7 @@ impl Machine {
     pub(super) fn session_claims(&mut self, token: &str, now: Now) -> Result<Claims, TokenError> {
         match self.take_checked(token) {
             Some(checked) => self.verifier.checked_session(checked, now.wall()),
-            None => self.verifier.session(token, now.wall()),
+            None => self.verifier.session(token, self.chosen_app(), now.wall()),
         }
     }
 
@@ -65,13 +85,22 @@ impl Machine {
     ) -> Result<(Claims, String), TokenError> {
         match self.take_checked(token) {
             Some(checked) => self.verifier.checked_topic(checked, now.wall()),
-            None => self.verifier.topic(token, now.wall()),
+            None => self.verifier.topic(token, self.chosen_app(), now.wall()),
         }
     }
 
     fn take_checked(&mut self, token: &str) -> Option<Checked> {
         let at = self.checked.iter().position(|one| one.token() == token)?;
         Some(self.checked.remove(at))
+    }
+}
+
+/// The token that says whose the session is or stays, which comes first of all.
+fn own_token(command: &Command) -> Option<&str> {
+    match command {
+        Command::Connect(connect) => connect.token.as_deref(),
+        Command::Refresh { token } => Some(token),
+        _ => None,
     }
 }
 
@@ -127,9 +156,9 @@ impl Session {
     fn park(&mut self, id: Option<u64>, command: Command, read: Now) {
         self.alone = true;
         let checks = self.calls.services.checks.clone();
-        let tokens = command.tokens().map(str::to_owned).collect();
+        let asked = self.machine.asked(&command);
         self.work(async move {
-            let checked = checks.check(tokens).await;
+            let checked = checks.check(asked).await;
             let parked = Parked {
                 id,
                 command,

@@ -59,20 +59,9 @@ impl Session {
                 let read = read(CommandType::Presence);
                 self.read_members(id, topic, (after, limit), read);
             }
-            Request::Refreshed {
-                lost,
-                limits,
-                expires,
-            } => {
+            Request::Refreshed(rejudged, expires) => {
                 self.mind_tokens();
-                for (topic, presence) in lost {
-                    let text = "the new token does not permit this topic";
-                    self.unsubscribe(topic, presence, ErrorCode::Forbidden, text);
-                }
-                for limit in limits {
-                    let (worker, key) = (&calls.worker, calls.key);
-                    worker.limit(key, &limit.topic, limit.is_limited);
-                }
+                self.obey(rejudged, "the new token does not permit this topic");
                 self.ok(Ok {
                     id,
                     expires: Some(expires),
@@ -91,10 +80,10 @@ impl Session {
 
     fn publish(&mut self, id: Option<u64>, what: (Topic, Publish), now: Now, read: Read) {
         let (topic, publish) = what;
-        let config = &self.calls.services.config;
-        let is_asked = config.namespace(&topic).authorize_publish.is_some();
+        let asks = self.machine.asks_to_publish(&topic);
+        let is_asked = asks.is_some();
         let request = self.publication(topic, publish, now);
-        let work = self.calls.clone().publish(id, request);
+        let work = self.calls.clone().publish(id, request, asks);
         match is_asked {
             // None may overtake it while it is asked about.
             true => self.work_alone(read, work),
@@ -130,7 +119,9 @@ impl Session {
 
     /// Opens a session whose handshake said all that is needed.
     pub(super) fn open_unasked(&mut self, now: Now) {
-        self.machine.opening(now);
+        if let Err(refusal) = self.machine.open_known(now) {
+            return self.refuse(None, refusal);
+        }
         if let Some(opening) = self.open(None, Connect::default(), now) {
             let read = Read {
                 kind: CommandType::Connect,
@@ -207,6 +198,8 @@ impl Session {
         if let Some(reason) = reason {
             self.end(reason);
         }
+        // Its app may have gone, or have changed, while its token was checked.
+        self.obey_app();
         self.mind_tokens();
     }
 
@@ -317,7 +310,7 @@ impl Session {
 
     fn publication(&self, topic: Topic, publish: Publish, now: Now) -> PublishRequest {
         let config = &self.calls.services.config;
-        let namespace = config.namespace(&topic);
+        let namespace = self.machine.namespace(&topic);
         let user = self.user().map(str::to_owned);
         let publisher = match &user {
             Some(user) => Publisher::User(user),

@@ -22,7 +22,7 @@ impl Session {
     pub(super) fn tell_opened(&self) {
         let services = &self.calls.services;
         if services.config.log.sessions {
-            let (session, app) = (self.calls.session, services.app.as_str());
+            let (session, app) = (self.calls.session, self.machine.app().as_str());
             let (user, device) = (self.user(), self.device.as_deref());
             let duration_ms = in_ms(self.begun_at.elapsed());
             tracing::info!(event = "session_opened", %session, app, user, device, duration_ms, "session opened");
@@ -33,7 +33,7 @@ impl Session {
     /// what this node did is told.
     pub(super) fn tell_closed(&self, reason: CloseReason, bytes_written: u64) {
         let services = &self.calls.services;
-        let (session, app) = (self.calls.session, services.app.as_str());
+        let (session, app) = (self.calls.session, self.machine.app().as_str());
         let (user, device) = (self.user(), self.device.as_deref());
         let (code, label, bytes_read) = (reason.code(), reason.label(), self.bytes_read);
         let duration_ms = in_ms(self.begun_at.elapsed());

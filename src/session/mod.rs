@@ -20,6 +20,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use rand::RngExt as _;
 use tokio::sync::watch;
 
+use crate::apps::Apps;
 use crate::auth::verifier::Verifier;
 use crate::authorizer::Authorizers;
 use crate::broker::Broker;
@@ -59,6 +60,7 @@ pub mod registry;
 mod revoking;
 #[cfg(test)]
 pub(crate) mod rig;
+mod settings;
 pub mod shared_reads;
 pub mod socket;
 pub mod state;
@@ -76,8 +78,8 @@ use state::{Identity, Machine, Now, Refusal};
 pub struct Services {
     /// The configuration.
     pub config: Arc<Config>,
-    /// The one app.
-    pub app: App,
+    /// Which apps there are, and what they set.
+    pub apps: Arc<Apps>,
     /// Where publications go.
     pub broker: Arc<Broker>,
     /// Who may come in.
@@ -100,9 +102,7 @@ pub struct Services {
 
 impl std::fmt::Debug for Services {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Services")
-            .field("app", &self.app)
-            .finish_non_exhaustive()
+        f.debug_struct("Services").finish_non_exhaustive()
     }
 }
 
@@ -115,6 +115,9 @@ pub struct Accepted {
     pub early: Bytes,
     /// The form that was agreed.
     pub form: WireForm,
+    /// The app that the request is for; `None`: nothing in it says, so that the token of `connect`
+    /// may.
+    pub app: Option<App>,
     /// Who is behind it, as far as the request said.
     pub identity: Identity,
     /// The request had a token or user that is no good: told on the open socket, then closed.
@@ -202,12 +205,13 @@ pub fn run(
     let mut machine = Machine::new(
         Arc::clone(&config),
         Arc::clone(&services.verifier),
-        services.app.clone(),
+        Arc::clone(&services.apps),
+        accepted.app,
         now,
     );
     let known = accepted.identity.user.is_some();
-    let asks = config.auth.authorize_connect.is_some();
     machine.identify(accepted.identity);
+    let asks = machine.settings.auth.authorize_connect.is_some();
     let limits = ReadLimits {
         message_bytes_max: config.session.message_bytes_max,
         fragments_max: config.session.fragments_max,
@@ -362,6 +366,9 @@ impl Session {
         }
         if notices.shed {
             self.machine.shed(now);
+        }
+        if notices.app_changed {
+            self.obey_app();
         }
         if notices.due || notices.drain || notices.shed || notices.revoked {
             self.obey_clock(now);

@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use crate::auth::error::TokenError;
 use crate::policy::identity::{self, Holder, Mismatch};
 use crate::policy::{self, Denied, OnTopic, Subject};
 use fanfare_protocol::command::Subscribe;
@@ -142,12 +143,16 @@ impl Machine {
         let Some(token) = &subscribe.token else {
             return Ok(None);
         };
-        let (claims, named) = self.topic_claims(token, now).map_err(token_error)?;
+        if self.holder().user.is_none() {
+            // It is somebody else's whatever it says, so nobody makes the node check its signature.
+            return Err(WireError::forbidden(OTHER_TOPIC_TOKEN));
+        }
+        let (claims, named) = self.topic_claims(token, now).map_err(used_error)?;
         identity::may_open_topic(self.holder(), (&claims, named.as_str()), topic).map_err(
             |why| {
                 WireError::forbidden(match why {
                     Mismatch::OtherApp => OTHER_APP,
-                    _ => "the token is for another user or topic",
+                    _ => OTHER_TOPIC_TOKEN,
                 })
             },
         )?;
@@ -184,8 +189,19 @@ impl Machine {
             can: self.identity.claims.as_ref().and_then(|c| c.can.as_deref()),
             has_topic_token,
         };
-        policy::may(subject, operation, topic, self.config.namespace(topic))
+        policy::may(subject, operation, topic, self.namespace(topic))
             .map_err(|denied| WireError::forbidden(told(denied, operation)))
+    }
+}
+
+/// What a client is told whose token for a topic is another one's.
+const OTHER_TOPIC_TOKEN: &str = "the token is for another user or topic";
+
+/// What a client is told of a bad token that comes with another command than `connect`.
+pub(super) fn used_error(error: TokenError) -> WireError {
+    match error {
+        TokenError::OtherApp => WireError::forbidden(OTHER_APP),
+        error => token_error(error),
     }
 }
 
@@ -202,7 +218,11 @@ fn told(denied: Denied, operation: OnTopic) -> &'static str {
         (Denied::OfAnother, OnTopic::Subscribe) => "another user's inbox cannot be joined",
         (Denied::OfAnother, _) => "another user's inbox cannot be read",
         (
-            Denied::NotPermitted | Denied::NoScope(_) | Denied::NotOfClient | Denied::OfAllTopics,
+            Denied::NotPermitted
+            | Denied::NoScope(_)
+            | Denied::NotOfClient
+            | Denied::OfAllTopics
+            | Denied::OfAllApps,
             _,
         ) => "not allowed here: neither the namespace nor the token permits it",
     }

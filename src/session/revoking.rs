@@ -17,10 +17,10 @@ use super::joining::TopicToken;
 use super::state::Machine;
 
 impl Machine {
-    /// By what its tokens can be revoked.
+    /// By what it is found where tokens are revoked or its app changes.
     fn marks(&self) -> Marks {
         let Some(claims) = &self.identity.claims else {
-            return Marks::default();
+            return Marks::of_app(self.app());
         };
         let of_topics = self
             .joined

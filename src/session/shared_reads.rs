@@ -158,6 +158,7 @@ mod tests {
     use crate::session::rig::node::{Node, run, user};
     use crate::worker::handle::Inbound;
     use fanfare_protocol::event::GapReason;
+    use fanfare_protocol::ids::App;
 
     const PAGE: Page = Page {
         entries_max: 100,
@@ -178,8 +179,9 @@ mod tests {
         }
 
         async fn since(&self, topic: &str, since: Position) -> Rc<ReadPage> {
-            let topic = Topic::new(&self.node.services.app, topic).expect("a topic");
-            let retention = self.node.services.config.namespace(&topic).retention();
+            let topic = Topic::new(&App::default_app(), topic).expect("a topic");
+            let settings = self.node.services.apps.of_topic(&topic);
+            let retention = settings.namespace(&topic).retention();
             let worker = self.node.worker();
             let read = self.reads.since(worker, &topic, since, retention, PAGE);
             read.await.expect("the broker is here")
@@ -233,7 +235,7 @@ mod tests {
             ada.subscribe("open:t", serde_json::json!({})).await;
             reads.since("open:t", at).await;
             let before = reads.misses();
-            let topic = Topic::new(&reads.node.services.app, "open:t").expect("a topic");
+            let topic = Topic::new(&App::default_app(), "open:t").expect("a topic");
             reads.node.worker().handle(Inbound::Gap {
                 topic,
                 from: at,

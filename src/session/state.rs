@@ -12,11 +12,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::apps::Apps;
 use crate::auth::Claims;
 use crate::auth::error::TokenError;
 use crate::auth::verifier::{Checked, Verifier};
 use crate::config::Config;
-use crate::policy::identity::{self, Mismatch};
+use crate::config::app::AppSettings;
+use crate::policy::identity::{self, Holder, Mismatch};
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::command::{Command, Connect, History, Publish};
 use fanfare_protocol::error::{ErrorCode, WireError};
@@ -24,7 +26,8 @@ use fanfare_protocol::ids::{App, NameError, Position, Topic, TopicKind, User};
 
 use super::clock::DrainPlan;
 use super::joining::{Amendment, Joined, Joining, not_joined};
-use super::permission::{Limit, OTHER_APP};
+use super::permission::{OTHER_APP, used_error};
+use super::settings::Rejudged;
 
 /// Unreadable commands in a row that end the session.
 const BAD_IN_A_ROW_MAX: u32 = 10;
@@ -121,15 +124,8 @@ pub enum Request {
     History(Topic, History),
     /// Read members.
     Presence(Topic, Option<String>, u32),
-    /// The token was renewed.
-    Refreshed {
-        /// The topics that are no longer allowed. True: the session was a member.
-        lost: Vec<(Topic, bool)>,
-        /// The topics with which the session may be caught up otherwise than before.
-        limits: Vec<Limit>,
-        /// The new end, in unix seconds.
-        expires: u64,
-    },
+    /// The token was renewed: what that changes, and the new end, in unix seconds.
+    Refreshed(Rejudged, u64),
     /// Nothing but an `ok`.
     Ping,
     /// Ask the authorizer of sessions, and come back with what it says: [`Machine::answered`]. Nothing behind it
@@ -144,7 +140,12 @@ pub enum Request {
 pub struct Machine {
     pub(super) config: Arc<Config>,
     pub(super) verifier: Arc<Verifier>,
-    app: App,
+    pub(super) apps: Arc<Apps>,
+    pub(super) app: App,
+    /// The request, or a token, has said which app; `false`: the token of `connect` may.
+    pub(super) is_app_chosen: bool,
+    /// What the app sets, as the session knows it.
+    pub(super) settings: Arc<AppSettings>,
     pub(super) phase: Phase,
     pub(super) identity: Identity,
     pub(super) joined: Vec<Joined>,
@@ -165,13 +166,26 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A session that has completed the upgrade and nothing else.
+    /// A session that has completed the upgrade and nothing else. `app` is the one that the request
+    /// is for; `None`: nothing in it says, so that the token of `connect` may, and without one it is
+    /// `default`.
     #[must_use]
-    pub fn new(config: Arc<Config>, verifier: Arc<Verifier>, app: App, now: Now) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        verifier: Arc<Verifier>,
+        apps: Arc<Apps>,
+        app: Option<App>,
+        now: Now,
+    ) -> Self {
+        let is_app_chosen = app.is_some();
+        let app = app.unwrap_or_else(App::default_app);
         Self {
             config,
             verifier,
+            settings: apps.or_nobody(&app),
+            apps,
             app,
+            is_app_chosen,
             phase: Phase::Unauthenticated,
             identity: Identity::default(),
             joined: Vec::new(),
@@ -215,7 +229,33 @@ impl Machine {
     /// Takes an identity that the handshake found. The session opens with it, at once or by
     /// `connect`.
     pub fn identify(&mut self, identity: Identity) {
+        self.is_app_chosen |= identity.user.is_some();
         self.identity = identity;
+    }
+
+    /// Begins to open for the identity of the handshake, without a `connect`.
+    ///
+    /// # Errors
+    /// Its token is not one of the app that the request is for.
+    pub fn open_known(&mut self, now: Now) -> Result<(), Refusal> {
+        self.judge_known()?;
+        self.opening(now);
+        Ok(())
+    }
+
+    /// Whether the identity of the handshake may open a session here.
+    pub(super) fn judge_known(&self) -> Result<(), Refusal> {
+        let holder = Holder {
+            app: &self.app,
+            user: None,
+        };
+        // `?user=` of a node for development has no token.
+        let is_known = self.identity.user.is_some();
+        let judged = identity::may_open(holder, self.identity.claims.as_ref(), is_known);
+        judged.map_err(|why| Refusal {
+            error: not_opened(why),
+            end: Some(CloseReason::Unauthorized),
+        })
     }
 
     /// Begins to open: no second `connect` from here on.
@@ -288,9 +328,12 @@ impl Machine {
         let token = connect.token.take();
         let claims = token.map(|token| self.session_claims(&token, now));
         let claims = claims.transpose().map_err(refused_token)?;
+        if let Some(claims) = &claims {
+            self.choose_app(&claims.app).map_err(refused_token)?;
+        }
         // An authorizer may say who comes without a token.
-        let asks = self.config.auth.authorize_connect.is_some();
-        let anonymous = self.config.auth.anonymous || asks;
+        let asks = self.settings.auth.authorize_connect.is_some();
+        let anonymous = self.settings.auth.anonymous || asks;
         identity::may_open(self.holder(), claims.as_ref(), anonymous).map_err(not_opened)?;
         if asks {
             let claims = claims.or_else(|| self.identity.claims.clone());
@@ -310,6 +353,7 @@ impl Machine {
     pub(super) fn opens(&mut self, identity: Identity, connect: Connect, now: Now) -> Request {
         self.identity = identity;
         self.bad_in_a_row = 0;
+        self.is_app_chosen = true;
         self.opening(now);
         Request::Open(connect)
     }
@@ -369,14 +413,14 @@ impl Machine {
     }
 
     fn refresh(&mut self, token: &str, now: Now) -> Result<Request, WireError> {
-        let claims = self.session_claims(token, now).map_err(token_error)?;
+        let claims = self.session_claims(token, now).map_err(used_error)?;
         identity::may_go_on(self.holder(), &claims).map_err(|why| {
             WireError::forbidden(match why {
                 Mismatch::OtherApp => OTHER_APP,
                 _ => "the token belongs to another user",
             })
         })?;
-        if self.config.auth.authorize_connect.is_some() {
+        if self.settings.auth.authorize_connect.is_some() {
             return Ok(Request::Ask(Box::new(Asking::Refresh(claims))));
         }
         Ok(self.renew(claims))
@@ -385,30 +429,9 @@ impl Machine {
     /// Goes on by these claims, without the topics that they do not permit.
     pub(super) fn renew(&mut self, claims: Claims) -> Request {
         let expires = claims.expires;
-        let before = self.limits();
-        self.identity.claims = Some(claims);
         self.told_expiring = false;
-        let limits = self.limits();
-        let limits = limits.into_iter().zip(before);
-        let limits = limits.filter(|(now, before)| now != before);
-        let limits = limits.map(|(now, _)| now).collect();
-        let lost: Vec<_> = self
-            .joined
-            .iter()
-            .filter(|j| {
-                self.may_stay(&j.topic, j.presence, j.token.is_some())
-                    .is_err()
-            })
-            .map(|j| (j.topic.clone(), j.presence))
-            .collect();
-        for (topic, _) in &lost {
-            self.leave(topic);
-        }
-        Request::Refreshed {
-            lost,
-            limits,
-            expires,
-        }
+        let rejudged = self.rejudge(|machine| machine.identity.claims = Some(claims));
+        Request::Refreshed(rejudged, expires)
     }
 }
 
@@ -437,7 +460,9 @@ pub(super) fn not_opened(why: Mismatch) -> WireError {
 /// What a client is told of a bad token.
 #[must_use]
 pub fn token_error(error: TokenError) -> WireError {
-    WireError::new(error.code(), error.to_string())
+    let mut told = WireError::new(error.code(), error.to_string());
+    told.retry_after_ms = error.retry_after_ms();
+    told
 }
 
 /// A bad token at the door: the client is told, then the session ends.

@@ -74,7 +74,7 @@ impl ApiMetrics {
             Family::of(
                 Kind::Counter,
                 "fanfare_api_refused_total",
-                "Calls of /v1/ and targets of publications that were refused for who asked: no_key, wrong_key (too_many counts those of them that were answered with 429), expired, app, scope, topic; and audit for acts that were not done because the audit could not be written.",
+                "Calls of /v1/ and targets of publications that were refused for who asked: no_key, wrong_key (too_many counts those of them that were answered with 429), expired, app, scope, topic; and audit for acts that were not done because the audit could not be written, acts for those of a client that asked for too many at once.",
                 &self.refused,
             ),
             Family::of(

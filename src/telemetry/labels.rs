@@ -130,6 +130,10 @@ label! {
         Nodes: "/v1/nodes",
         /// The order to leave.
         Drain: "/v1/nodes/{node}/drain",
+        /// The apps.
+        Apps: "/v1/apps",
+        /// One of them.
+        App: "/v1/apps/{app}",
         /// The audit.
         Audit: "/v1/audit",
         /// How the node did.
@@ -209,6 +213,8 @@ label! {
         Topic: "topic",
         /// The audit could not be written, so nothing was done.
         Audit: "audit",
+        /// The client asked for more acts of the audit than it has in a second, so nothing was done.
+        Acts: "acts",
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::alerts;
 use super::api_metrics::ApiMetrics;
+use super::app_metrics::AppMetrics;
 use super::authorizer_metrics::AuthorizerMetrics;
 use super::busy;
 pub use super::counter::Counter;
@@ -33,7 +34,7 @@ use fanfare_protocol::error::ErrorCode;
 use fanfare_protocol::ids::Priority;
 
 /// Most series of a node, whatever it serves. A histogram has one for each bound, and three.
-pub const SERIES_MAX: usize = 1_700;
+pub const SERIES_MAX: usize = 1_800;
 
 /// Messages that wait for a worker from which on publishers are held to its pace: so many are
 /// merged into one write, and with 1,000 sessions on the topic they are some milliseconds of work.
@@ -185,6 +186,7 @@ instruments! {
     CheckCounters {
         away: "counter" "fanfare_token_checks_away_total" ["result" = "done"] "Checks of tokens that left their worker, because they cost more or had to wait for a key, by result.",
         away_full: "counter" "fanfare_token_checks_away_total" ["result" = "full"] "Checks of tokens that left their worker, because they cost more or had to wait for a key, by result.",
+        away_late: "counter" "fanfare_token_checks_away_total" ["result" = "late"] "Checks of tokens that left their worker, because they cost more or had to wait for a key, by result.",
         sets_read: "counter" "fanfare_key_sets_read_total" ["result" = "taken"] "Key sets of issuers that were asked for, by result.",
         sets_refused: "counter" "fanfare_key_sets_read_total" ["result" = "refused"] "Key sets of issuers that were asked for, by result.",
         sets_failing: "gauge" "fanfare_key_sets_failing" "Key sets of issuers that could not be read when they were last asked for.",
@@ -334,6 +336,8 @@ pub struct Metrics {
     pub checks: Arc<CheckCounters>,
     /// What authorizers answered.
     pub authorizers: Arc<AuthorizerMetrics>,
+    /// Those of apps.
+    pub apps: Arc<AppMetrics>,
     /// Those of revocations.
     pub revocations: Arc<RevocationMetrics>,
     /// The durable queue's.
@@ -365,6 +369,7 @@ impl Metrics {
             tokens: Arc::default(),
             checks: Arc::default(),
             authorizers: Arc::default(),
+            apps: Arc::default(),
             revocations: Arc::default(),
             queue: QueueMetrics::default(),
             api: ApiMetrics::default(),
@@ -426,6 +431,7 @@ impl Metrics {
         all.extend(self.tokens.families());
         all.extend(self.checks.families());
         all.extend(self.authorizers.families());
+        all.extend(self.apps.families());
         all.extend(self.revocations.families());
         all.extend(self.queue.families());
         all.extend(self.api.families());

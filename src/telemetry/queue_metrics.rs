@@ -26,6 +26,8 @@ label! {
         Failed: "failed",
         /// The node ended whenever it tried.
         Crashed: "crashed",
+        /// Its app is not known.
+        UnknownApp: "unknown_app",
     }
 }
 

@@ -3,7 +3,18 @@
 //! In: readings, and what they ended. Out: families. Any thread counts.
 
 use super::counter::Counter;
-use super::family::{Family, Kind};
+use super::family::{Family, Kind, Table};
+use super::labels::label;
+
+label! {
+    /// How a wait of deliveries ended.
+    WaitEnd, "end" {
+        /// Revocations were read.
+        Read: "read",
+        /// They could not be in time.
+        Late: "late",
+    }
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -16,6 +27,14 @@ pub struct RevocationMetrics {
     pub failed: Counter,
     /// Entries that were written back.
     pub restored: Counter,
+    /// How often the store was put right.
+    pub mended: Counter,
+    /// 1 while the store has something else than this node, for longer than that may take.
+    pub differs: Counter,
+    /// 1 while no token is taken.
+    pub unread: Counter,
+    /// How often deliveries waited for a reading after a break.
+    pub waits: Table<WaitEnd, Counter>,
     /// Sessions that were ended.
     pub sessions: Counter,
     /// Topics that were left.
@@ -50,6 +69,30 @@ impl RevocationMetrics {
                 "fanfare_revocations_restored_total",
                 "Revocations that Redis lacked, mostly after a failover, and got back from this node.",
                 &self.restored,
+            ),
+            Family::of(
+                Kind::Counter,
+                "fanfare_revocations_mended_total",
+                "How often Redis was asked to go through all revocations because their sum or an entry was wrong.",
+                &self.mended,
+            ),
+            Family::of(
+                Kind::Gauge,
+                "fanfare_revocations_differ",
+                "1 while Redis has had other revocations than this node for 10 s: calls that revoke are answered 202.",
+                &self.differs,
+            ),
+            Family::of(
+                Kind::Gauge,
+                "fanfare_revocations_unread",
+                "1 while no token is taken because revocations could not be read for too long.",
+                &self.unread,
+            ),
+            Family::of(
+                Kind::Counter,
+                "fanfare_revocation_waits_total",
+                "How often deliveries waited after a break of a feed until revocations were read, or for a second in vain.",
+                &self.waits,
             ),
             Family::of(
                 Kind::Counter,

@@ -31,6 +31,10 @@ label! {
         Signature: "signature",
         /// A claim is not what it must be.
         Claims: "claims",
+        /// It is one of another app than it is used for.
+        OtherApp: "other_app",
+        /// It is one of an app that is not known.
+        UnknownApp: "unknown_app",
         /// `nbf` lies ahead.
         NotYetValid: "not_yet_valid",
         /// `iat` lies ahead.

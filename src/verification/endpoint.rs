@@ -2,14 +2,17 @@
 //!
 //! In: an address, and who is trusted there. Out: a connection of HTTP/1.1, or why there is none, in words for
 //! the log. Bounds: the caller's, who waits. The name is resolved for each connection, each address judged
-//! ([`is_public`]), and the connection made to an address that was judged, with the name in TLS. No proxy is
-//! used, and nothing here follows a redirect.
+//! ([`is_public`]), and the connection made to the first that answers of those that were judged, with the name in
+//! TLS. No proxy is used, and nothing here follows a redirect.
 
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -23,6 +26,12 @@ use url::{Host, Position, Url};
 
 use super::address::is_public;
 use crate::telemetry::fields::causes;
+
+/// How long an address has for itself before the next one is tried beside it. Source: RFC 8305, section 5,
+/// which recommends it.
+const APART: Duration = Duration::from_millis(250);
+/// Most addresses of a name that are tried.
+const ADDRESSES_MAX: usize = 8;
 
 /// Which addresses may be asked without TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,18 +138,38 @@ async fn connect(host: &Host<&str>, port: u16, allow_private: bool) -> Result<Tc
         Host::Ipv4(address) => vec![((*address), port).into()],
         Host::Ipv6(address) => vec![((*address), port).into()],
     };
-    let mut failure = "its name leads nowhere".to_owned();
-    for address in addresses {
-        if !allow_private && !is_public(address.ip()) {
-            failure = format!(
+    let allowed = |address: &&SocketAddr| allow_private || is_public(address.ip());
+    let addresses: Vec<_> = match addresses.iter().find(|address| !allowed(address)) {
+        Some(address) if !addresses.iter().any(|one| allowed(&one)) => {
+            return Err(format!(
                 "{} is no public address, and allow_private is false",
                 address.ip()
-            );
-            continue;
+            ));
         }
-        match TcpStream::connect(address).await {
+        _ => addresses.iter().filter(allowed).copied().collect(),
+    };
+    connect_any(&addresses).await
+}
+
+/// A connection to the first of these that answers. An address that is silent, such as of a family that is
+/// broken on the way, keeps nobody from the next one.
+async fn connect_any(addresses: &[SocketAddr]) -> Result<TcpStream, String> {
+    let mut delay = Duration::ZERO;
+    let tried = addresses.iter().take(ADDRESSES_MAX).map(|address| {
+        let begins = delay;
+        delay += APART;
+        async move {
+            tokio::time::sleep(begins).await;
+            let connected = TcpStream::connect(address).await;
+            connected.map_err(|error| format!("{address}: {}", causes(&error)))
+        }
+    });
+    let mut tried: FuturesUnordered<_> = tried.collect();
+    let mut failure = "its name leads nowhere".to_owned();
+    while let Some(connected) = tried.next().await {
+        match connected {
             Ok(stream) => return Ok(stream),
-            Err(error) => failure = format!("{address}: {}", causes(&error)),
+            Err(error) => failure = error,
         }
     }
     Err(failure)
@@ -166,4 +195,39 @@ pub fn trusting(ca_file: Option<&str>) -> Result<ClientConfig, String> {
         .with_safe_default_protocol_versions()
         .map_err(|error| causes(&error))?;
     Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verification::fetch::TIMEOUT;
+
+    /// The addresses were tried one after the other under one deadline: one that was silent took all of it,
+    /// and the good one behind it was never asked.
+    #[tokio::test]
+    async fn an_address_that_is_silent_keeps_nobody_from_the_next() {
+        let silent = tokio::net::TcpSocket::new_v4().unwrap();
+        silent.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let silent = silent.listen(1).unwrap();
+        let dead = silent.local_addr().unwrap();
+        // Its queue is full: the system answers nobody any more.
+        let mut filling = Vec::new();
+        loop {
+            let one = TcpStream::connect(dead);
+            match tokio::time::timeout(Duration::from_millis(200), one).await {
+                Ok(stream) => filling.push(stream.unwrap()),
+                Err(_) => break,
+            }
+        }
+        let good = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = good.local_addr().unwrap();
+        let connected = tokio::time::timeout(TIMEOUT, connect_any(&[dead, good])).await;
+        let stream = connected.expect("in time").expect("the second one answers");
+        assert_eq!(stream.peer_addr().unwrap(), good);
+        // What refuses is told where nothing else answers.
+        // Nothing listens there without the rights of root.
+        let closed: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let error = connect_any(&[closed]).await.unwrap_err();
+        assert!(error.starts_with(&closed.to_string()), "{error}");
+    }
 }

@@ -5,10 +5,14 @@
 //! read where it is used, as ever. Whoever asks waits, and nobody else: a session reads nothing more
 //! until the answer is there, and then goes on in order.
 //!
-//! Owner of: the threads that check ([`pool`]), and a task for each set of keys that an issuer publishes
-//! ([`fetcher`]). Bounds: [`LIGHT`] of checks at once on a worker; jobs and their bytes in the pool;
-//! [`fetcher::WAITING_MAX`] that wait for a set, each for [`PATIENCE`]. At each bound the token is
-//! `unavailable`, which says nothing against it.
+//! Who is not known yet has at most one check here: the token that says who it is. Only when that is good are
+//! the others of its command looked at, in a lane of their own ([`pool::Lane`]).
+//!
+//! Owner of: the threads that check ([`pool`]), and a task for each place where issuers publish keys
+//! ([`fetcher`]). Bounds: [`LIGHT`] of checks at once on a worker; jobs and their bytes in the pool, of
+//! [`TOKENS_AT_ONCE`] each; [`fetcher::WAITING_MAX`] that wait for a set; [`WAITING_BYTES_MAX`] of tokens and [`PATIENCE`] for all
+//! of it. At each
+//! bound the token is `unavailable`, which says nothing against it.
 
 pub mod address;
 pub mod endpoint;
@@ -17,22 +21,63 @@ pub mod fetcher;
 pub mod pool;
 pub mod schedule;
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::auth::keyset::KeySet;
 use crate::auth::verifier::{Checked, Verifier};
+use crate::config::Jwks;
 use crate::telemetry::metrics::CheckCounters;
+use fanfare_protocol::ids::App;
 
 use fetcher::{Fetcher, Followed};
-use pool::Pool;
+use pool::{Lane, Pool, Refused};
 
 /// Most that the checks of one command cost where it is carried out.
 pub const LIGHT: Duration = Duration::from_micros(50);
-/// Longest wait for keys, all tokens of a command together.
+/// Longest wait for keys and for the pool, all tokens of a command together.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+/// Most bytes of tokens that are checked here or wait for their keys, of all sessions together.
+pub const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most tokens of one job of the pool, so that a command with many has its turn with others between.
+pub const TOKENS_AT_ONCE: usize = 8;
+/// For so long a node is not ready because of keys that it has not read yet, at the most.
+pub const FIRST_WITHIN: Duration = Duration::from_secs(3);
+
+/// Bytes of tokens, until they are checked or nobody waits any more.
+struct Place<'a>(&'a AtomicUsize, usize);
+
+impl<'a> Place<'a> {
+    /// `None`: there is no room.
+    fn take(all: &'a AtomicUsize, bytes: usize) -> Option<Self> {
+        let taken = all.fetch_add(bytes, Relaxed);
+        let place = Self(all, bytes);
+        (taken + bytes <= WAITING_BYTES_MAX).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Relaxed);
+    }
+}
+
+/// The tokens of one command, as they are to be checked.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// The one that says who somebody is.
+    pub own: Option<String>,
+    /// Those for topics, which are looked at only where that one is good.
+    pub others: Vec<String>,
+    /// Whether somebody is known already without that one.
+    pub is_known: bool,
+    /// In which app, as for [`Verifier::session`].
+    pub app: Option<App>,
+}
 
 /// See the module.
 pub struct Checks {
@@ -40,6 +85,12 @@ pub struct Checks {
     counters: Arc<CheckCounters>,
     pool: Pool,
     fetchers: Mutex<Vec<Followed>>,
+    /// Of tokens that are checked or wait for it.
+    waiting_bytes: AtomicUsize,
+    /// When sets were followed first.
+    begun: OnceLock<std::time::Instant>,
+    /// Counts the ends of fetches.
+    readings: watch::Sender<u64>,
 }
 
 impl Checks {
@@ -51,26 +102,65 @@ impl Checks {
             counters,
             pool: Pool::default(),
             fetchers: Mutex::default(),
+            waiting_bytes: AtomicUsize::new(0),
+            begun: OnceLock::new(),
+            readings: watch::Sender::default(),
         })
     }
 
-    /// Whether these tokens may be checked where they are.
+    /// Whether these tokens may be checked where they are. `app` as for [`Verifier::session`].
     #[must_use]
-    pub fn are_light<'a>(&self, tokens: impl Iterator<Item = &'a str> + Clone) -> bool {
-        self.verifier.is_light(tokens, LIGHT)
+    pub fn are_light<'a>(
+        &self,
+        tokens: impl Iterator<Item = &'a str> + Clone,
+        app: Option<&App>,
+    ) -> bool {
+        self.verifier.is_light(tokens, app, LIGHT)
     }
 
-    /// Fetches the sets that the verifier's issuers publish, from here on; sets that it has no more are let
-    /// go. Called at start, and after each reading of the configuration.
+    /// Fetches the sets that the verifier's issuers publish, from here on: once for all that name the same
+    /// place. Sets that it has no more are let go. Called at start, and after each reading of the configuration.
     pub fn follow(&self) {
-        let sets = self.verifier.key_sets();
-        let mut fetchers = self.fetchers();
-        fetchers.retain(|one| sets.iter().any(|set| one.fetcher.is_of(set)));
-        for set in sets {
-            if !fetchers.iter().any(|one| one.fetcher.is_of(&set)) {
-                fetchers.push(Fetcher::start(set, Arc::clone(&self.counters)));
+        self.begun.get_or_init(fetcher::now);
+        let mut places: Vec<(Jwks, Vec<Arc<KeySet>>)> = Vec::new();
+        for set in self.verifier.key_sets() {
+            match places.iter_mut().find(|(source, _)| source == set.source()) {
+                // Issuers that were adopted may share one.
+                Some((_, sets)) if sets.iter().any(|one| Arc::ptr_eq(one, &set)) => {}
+                Some((_, sets)) => sets.push(set),
+                None => places.push((set.source().clone(), vec![set])),
             }
         }
+        let mut fetchers = self.fetchers();
+        fetchers.retain(|one| places.iter().any(|(source, _)| one.fetcher.is_at(source)));
+        for (source, sets) in places {
+            match fetchers.iter().find(|one| one.fetcher.is_at(&source)) {
+                Some(one) => one.fetcher.fill(sets),
+                None => {
+                    let (counters, readings) = (Arc::clone(&self.counters), self.readings.clone());
+                    fetchers.push(Fetcher::start(sets, source, counters, readings));
+                }
+            }
+        }
+    }
+
+    /// Why the node is not ready yet: a set was not read, and its first reading is waited for. Never told
+    /// later than [`FIRST_WITHIN`] after the start; then it is one of [`Self::troubles`].
+    #[must_use]
+    pub fn unread(&self) -> Option<String> {
+        let begun = self.begun.get()?;
+        if fetcher::now().saturating_duration_since(*begun) >= FIRST_WITHIN {
+            return None;
+        }
+        let fetchers = self.fetchers();
+        let unread = fetchers.iter().filter(|one| !one.fetcher.is_read());
+        unread.filter_map(|one| one.fetcher.trouble()).next()
+    }
+
+    /// Told whenever a fetch has ended.
+    #[must_use]
+    pub fn readings(&self) -> watch::Receiver<u64> {
+        self.readings.subscribe()
     }
 
     /// What is wrong with sets of keys, for those who look after the node.
@@ -81,49 +171,123 @@ impl Checks {
         troubles.collect()
     }
 
-    /// Checks tokens away from the caller's thread, after the keys that they need were asked for. The answers
-    /// have the order of the tokens. Cancel-safe: what was begun is finished for nobody.
-    pub async fn check(&self, tokens: Vec<String>) -> Vec<Checked> {
+    /// Checks the tokens of one command away from the caller's thread, after the keys that they need were
+    /// asked for: first the one that says who somebody is, and the others only where that is good. Each answer
+    /// has its token. Cancel-safe: what was begun is finished for nobody.
+    pub async fn check(&self, asked: Asked) -> Vec<Checked> {
         let until = Instant::now() + PATIENCE;
+        let tokens = || asked.own.iter().chain(&asked.others);
+        let bytes = tokens().map(String::len).sum();
+        let _place = match Place::take(&self.waiting_bytes, bytes) {
+            Some(place) => place,
+            None => {
+                self.count(Err(Refused::Full));
+                return tokens().cloned().map(Checked::unavailable).collect();
+            }
+        };
+        let mut checked = Vec::with_capacity(asked.others.len() + 1);
+        let app = &asked.app;
+        let mut result = Ok(());
+        let mut lane = match asked.is_known {
+            true => Lane::Known,
+            false => Lane::Stranger,
+        };
+        if let Some(own) = asked.own {
+            result = self
+                .check_some(vec![own], app, (lane, until), &mut checked)
+                .await;
+            let now = SystemTime::now();
+            if !checked.iter().all(|own| self.verifier.would_open(own, now)) {
+                self.count(result);
+                return checked;
+            }
+            lane = Lane::Known;
+        }
+        let mut others = asked.others.into_iter();
+        loop {
+            let some: Vec<_> = others.by_ref().take(TOKENS_AT_ONCE).collect();
+            if some.is_empty() {
+                break;
+            }
+            match result {
+                Ok(()) => {
+                    result = self
+                        .check_some(some, app, (lane, until), &mut checked)
+                        .await
+                }
+                // What did not get a place would not get one at once.
+                Err(_) => checked.extend(some.into_iter().map(Checked::unavailable)),
+            }
+        }
+        self.count(result);
+        checked
+    }
+
+    async fn check_some(
+        &self,
+        tokens: Vec<String>,
+        app: &Option<App>,
+        (lane, until): (Lane, Instant),
+        checked: &mut Vec<Checked>,
+    ) -> Result<(), Refused> {
         let mut known = Vec::with_capacity(tokens.len());
         for token in tokens {
-            let is_known = match self.verifier.missing(&token) {
-                None => true,
-                Some(set) => self.ask(&set, until).await,
+            let asked = match self.verifier.missing(&token, app.as_ref()) {
+                None => Ok(()),
+                Some(set) => self.ask(&set, &token, until).await,
             };
-            known.push((token, is_known));
+            match asked {
+                Ok(()) => known.push(token),
+                // It came with a fetch that was begun before it was asked for.
+                Err(_) if self.verifier.missing(&token, app.as_ref()).is_none() => {
+                    known.push(token)
+                }
+                Err(wait) => checked.push(Checked::away(token, wait)),
+            }
+        }
+        if known.is_empty() {
+            return Ok(());
         }
         let verifier = Arc::clone(&self.verifier);
-        let bytes = known.iter().map(|(token, _)| token.len()).sum();
-        let spare: Vec<_> = known.iter().map(|(token, _)| token.clone()).collect();
-        let checked = self.pool.run(bytes, move || {
-            let checked = known.into_iter().map(|(token, is_known)| match is_known {
-                true => verifier.check(token),
-                false => Checked::unavailable(token),
-            });
-            checked.collect()
-        });
-        match checked.await {
-            Some(checked) => {
-                self.counters.away.add(1);
-                checked
+        let app = app.clone();
+        let bytes = known.iter().map(String::len).sum();
+        let spare = known.clone();
+        let work = move || -> Vec<_> {
+            let known = known.into_iter();
+            known
+                .map(|token| verifier.check(token, app.as_ref()))
+                .collect()
+        };
+        match self.pool.run(lane, bytes, until, work).await {
+            Ok(done) => {
+                checked.extend(done);
+                Ok(())
             }
-            None => {
-                self.counters.away_full.add(1);
-                spare.into_iter().map(Checked::unavailable).collect()
+            Err(refused) => {
+                checked.extend(spare.into_iter().map(Checked::unavailable));
+                Err(refused)
             }
         }
     }
 
-    async fn ask(&self, set: &Arc<KeySet>, until: Instant) -> bool {
+    fn count(&self, result: Result<(), Refused>) {
+        let counter = match result {
+            Ok(()) => &self.counters.away,
+            Err(Refused::Full) => &self.counters.away_full,
+            Err(Refused::Late) => &self.counters.away_late,
+        };
+        counter.add(1);
+    }
+
+    async fn ask(&self, set: &Arc<KeySet>, token: &str, until: Instant) -> Result<(), Duration> {
         let fetcher = {
             let fetchers = self.fetchers();
-            let found = fetchers.iter().find(|one| one.fetcher.is_of(set));
+            let found = fetchers.iter().find(|one| one.fetcher.is_at(set.source()));
             found.map(|one| Arc::clone(&one.fetcher))
         };
         match fetcher {
-            Some(fetcher) => fetcher.ask(until).await,
-            None => false,
+            Some(fetcher) => fetcher.ask(set, token, until).await,
+            None => Err(Duration::from_secs(1)),
         }
     }
 

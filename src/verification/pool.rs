@@ -1,12 +1,16 @@
 //! Threads that check signatures which cost more than a worker may be held.
 //!
-//! In: a closure with its bytes. Out: what it returns, or nothing where the pool is full. Owner: the
-//! node; the threads start with the first job and end with the pool. Bounds: [`THREADS_MAX`],
-//! [`JOBS_MAX`] and [`BYTES_MAX`] of jobs that wait. At a bound the job is not taken.
+//! In: a closure with its bytes, and whether it is for a stranger. Out: what it returns, or why not. Owner: the
+//! node; the threads start with the first job and end with the pool. Bounds: [`THREADS_MAX`]; in each
+//! [`Lane`] [`JOBS_MAX`] and [`BYTES_MAX`] of jobs that wait, each until its deadline. At a bound the job is
+//! not taken.
+//!
+//! While jobs wait in both lanes each has half of the threads' time, whatever its jobs cost: strangers cannot
+//! hold up those who are known, and those cannot keep everybody new out.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -14,59 +18,178 @@ use crate::tasks;
 
 /// Most threads; half as many as cores, and at least one.
 pub const THREADS_MAX: usize = 4;
-/// Most jobs that wait: about 0.1 s of ES256 on one thread, and 0.6 s of RSA with 8,192 bits.
+/// Most jobs that wait in a lane. A stranger's is one token: about 0.1 s of ES256 on one thread, and 0.6 s of
+/// RSA with 8,192 bits.
 pub const JOBS_MAX: usize = 1_024;
-/// Most bytes of their tokens.
+/// Most bytes of their tokens, in a lane.
 pub const BYTES_MAX: usize = 4 * 1024 * 1024;
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// For whom a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// A session that has a user.
+    Known,
+    /// Anybody.
+    Stranger,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// As many wait as may, or the system has no threads.
+    Full,
+    /// The deadline has come.
+    Late,
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct Pool {
-    jobs: OnceLock<Option<SyncSender<Job>>>,
-    bytes: Arc<AtomicUsize>,
+    shared: OnceLock<Option<Arc<Shared>>>,
 }
 
-/// The bytes of a job, until it is done or dropped.
-struct Bytes(Arc<AtomicUsize>, usize);
+#[derive(Default)]
+struct Shared {
+    lanes: Mutex<Lanes>,
+    bell: Condvar,
+}
 
-impl Drop for Bytes {
-    fn drop(&mut self) {
-        self.0.fetch_sub(self.1, Relaxed);
-    }
+#[derive(Default)]
+struct Lanes {
+    known: Queue,
+    strangers: Queue,
+    /// By how much more the known lane has had, while jobs waited in both.
+    known_ahead: Duration,
+    strangers_ahead: Duration,
+    is_closed: bool,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<(usize, Job)>,
+    /// Of the jobs that wait.
+    bytes: usize,
 }
 
 impl Pool {
-    /// Runs `work` on one of the threads; `None` where there is no room. Cancel-safe.
+    /// Runs `work` on one of the threads, if one has time for it before the deadline. Cancel-safe: what was
+    /// not begun is not done.
+    ///
+    /// # Errors
+    /// [`Refused`].
     pub async fn run<T: Send + 'static>(
         &self,
+        lane: Lane,
         bytes: usize,
+        until: tokio::time::Instant,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<T> {
-        let taken = self.bytes.fetch_add(bytes, Relaxed);
-        let held = Bytes(Arc::clone(&self.bytes), bytes);
-        if taken + bytes > BYTES_MAX {
-            return None;
-        }
+    ) -> Result<T, Refused> {
+        let shared = self.shared.get_or_init(start).as_ref();
+        let shared = shared.ok_or(Refused::Full)?;
         let (answer, answered) = oneshot::channel();
         let job = move || {
             // Where nobody waits any more, what would be said is of no use.
-            let done = (!answer.is_closed()).then(work);
-            drop(held);
-            if let Some(done) = done {
-                let _ = answer.send(done);
+            if !answer.is_closed() {
+                let _ = answer.send(work());
             }
         };
-        let jobs = self.jobs.get_or_init(start).as_ref()?;
-        jobs.try_send(Box::new(job)).ok()?;
-        answered.await.ok()
+        if !shared.lanes().queue(lane).push(bytes, Box::new(job)) {
+            return Err(Refused::Full);
+        }
+        shared.bell.notify_one();
+        match tokio::time::timeout_at(until, answered).await {
+            Ok(answer) => answer.map_err(|_| Refused::Full),
+            Err(_) => Err(Refused::Late),
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Some(Some(shared)) = self.shared.get() {
+            shared.lanes().is_closed = true;
+            shared.bell.notify_all();
+        }
     }
 }
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pool").finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    /// False: it has no room.
+    fn push(&mut self, bytes: usize, job: Job) -> bool {
+        let has_room = self.jobs.len() < JOBS_MAX && self.bytes + bytes <= BYTES_MAX;
+        if has_room {
+            self.bytes += bytes;
+            self.jobs.push_back((bytes, job));
+        }
+        has_room
+    }
+
+    fn pop(&mut self) -> Option<Job> {
+        let (bytes, job) = self.jobs.pop_front()?;
+        self.bytes -= bytes;
+        Some(job)
+    }
+}
+
+impl Lanes {
+    fn queue(&mut self, lane: Lane) -> &mut Queue {
+        match lane {
+            Lane::Known => &mut self.known,
+            Lane::Stranger => &mut self.strangers,
+        }
+    }
+
+    /// The next job: of the lane that has had less, if that has one.
+    fn next(&mut self) -> Option<(Lane, Job)> {
+        let order = match self.known_ahead > self.strangers_ahead {
+            true => [Lane::Stranger, Lane::Known],
+            false => [Lane::Known, Lane::Stranger],
+        };
+        let mut found = order.into_iter();
+        found.find_map(|lane| Some((lane, self.queue(lane).pop()?)))
+    }
+
+    /// A job of this lane took so long. What a lane had while the other wanted nothing is not counted.
+    fn count(&mut self, lane: Lane, took: Duration) {
+        if self.known.jobs.is_empty() || self.strangers.jobs.is_empty() {
+            (self.known_ahead, self.strangers_ahead) = (Duration::ZERO, Duration::ZERO);
+            return;
+        }
+        match lane {
+            Lane::Known => self.known_ahead += took,
+            Lane::Stranger => self.strangers_ahead += took,
+        }
+    }
+}
+
+impl Shared {
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a job; `None`: the pool is dropped.
+    fn wait(&self) -> Option<(Lane, Job)> {
+        let mut lanes = self.lanes();
+        loop {
+            if lanes.is_closed {
+                return None;
+            }
+            if let Some(next) = lanes.next() {
+                return Some(next);
+            }
+            lanes = self
+                .bell
+                .wait(lanes)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 
@@ -77,87 +200,34 @@ fn threads() -> usize {
 }
 
 /// Starts the threads; `None` where the system has none to give.
-fn start() -> Option<SyncSender<Job>> {
-    let (sender, receiver) = sync_channel(JOBS_MAX);
-    let receiver = Arc::new(Mutex::new(receiver));
+fn start() -> Option<Arc<Shared>> {
+    let shared = Arc::<Shared>::default();
     for number in 0..threads() {
-        let jobs = Arc::clone(&receiver);
-        let started = tasks::thread(format!("checks-{number}"), move || work(&jobs));
+        let of_thread = Arc::clone(&shared);
+        let started = tasks::thread(format!("checks-{number}"), move || work(&of_thread));
         if let Err(error) = started {
             tracing::error!(
                 event = "checks_refused",
                 error = &error as &(dyn std::error::Error + 'static),
                 "the system has no thread for checks of tokens"
             );
+            shared.lanes().is_closed = true;
+            shared.bell.notify_all();
             return None;
         }
     }
-    Some(sender)
+    Some(shared)
 }
 
 /// Jobs, one after the other, until the pool is dropped. A job that panics ends the node by
 /// [`tasks::thread`], because a check has no reason to.
-fn work(jobs: &Mutex<Receiver<Job>>) {
-    loop {
-        let next = {
-            let jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
-            jobs.recv()
-        };
-        match next {
-            Ok(job) => job(),
-            Err(_) => return,
-        }
+fn work(shared: &Shared) {
+    while let Some((lane, job)) = shared.wait() {
+        let begun_at = Instant::now();
+        job();
+        shared.lanes().count(lane, begun_at.elapsed());
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::mpsc;
-    use std::time::Duration;
-
-    #[tokio::test]
-    async fn what_has_no_room_is_not_taken_and_room_comes_back() {
-        let pool = Pool::default();
-        assert_eq!(pool.run(1, || 5).await, Some(5));
-        assert_eq!(pool.run(BYTES_MAX + 1, || 5).await, None);
-        let (release, held) = mpsc::channel::<()>();
-        let held = Arc::new(Mutex::new(held));
-        let (begins, begun) = mpsc::channel::<()>();
-        let blocking = || {
-            let (held, begins) = (Arc::clone(&held), begins.clone());
-            Box::pin(pool.run(1, move || {
-                let _ = begins.send(());
-                let held = held.lock().unwrap_or_else(PoisonError::into_inner);
-                held.recv_timeout(Duration::from_secs(60)).is_ok()
-            }))
-        };
-        // First every thread is held, then as many wait as may.
-        let mut blocked = futures_util::future::join_all((0..threads()).map(|_| blocking()));
-        let waits = tokio::time::timeout(Duration::from_millis(50), &mut blocked).await;
-        assert!(waits.is_err(), "the threads are held");
-        for _ in 0..threads() {
-            begun.recv_timeout(Duration::from_secs(60)).unwrap();
-        }
-        let mut waiting = futures_util::future::join_all((0..JOBS_MAX).map(|_| blocking()));
-        let waits = tokio::time::timeout(Duration::from_millis(50), &mut waiting).await;
-        assert!(waits.is_err(), "the threads are held");
-        assert_eq!(pool.run(1, || 5).await, None, "as many as may wait do");
-        for _ in 0..threads() + JOBS_MAX {
-            release.send(()).unwrap();
-        }
-        let answers = [blocked.await, waiting.await].concat();
-        assert!(answers.iter().all(|answer| *answer == Some(true)));
-        assert_eq!(pool.run(1, || 5).await, Some(5));
-    }
-
-    #[tokio::test]
-    async fn a_job_that_nobody_waits_for_gives_its_bytes_back() {
-        let pool = Pool::default();
-        drop(pool.run(9, || 5));
-        let cut = tokio::time::timeout(Duration::ZERO, pool.run(9, || 5)).await;
-        assert!(cut.is_err() || cut == Ok(Some(5)));
-        assert_eq!(pool.run(1, || 6).await, Some(6));
-        fanfare_testkit::wait::until_equal(0, async || pool.bytes.load(Relaxed)).await;
-    }
-}
+mod tests;

@@ -1,36 +1,38 @@
 //! When a set of keys is fetched, and what whoever misses a key is told.
 //!
-//! In: time, questions, and how each fetch ended. Out: when the next one is due, an [`Answer`] to each
-//! question, and whether the set is too old to be believed. Pure: it has no clock and asks nobody.
+//! In: time, questions, and how each fetch ended. Out: when the next one is due, and an [`Answer`] to each
+//! question. Pure: it has no clock and asks nobody.
 //!
 //! ```text
 //!   due, or a question more than ASK_EVERY after the last fetch ──▶ running ──▶ taken | failed
 //! ```
 //!
 //! One fetch a minute follows from questions, however many there are, so that whoever invents names of keys
-//! makes no requests. In between a missing key is not there, if the last fetch was taken, and not known,
-//! if it failed.
+//! makes no requests. A missing key is not there only where a fetch was begun after it was first asked for
+//! and was taken without it: else a stranger's question would make each new key a minute of refusals.
+//! Before the first set was taken nobody at all is let in, so it is tried after seconds then,
+//! by the schedule itself and not by questions.
 
 use std::time::{Duration, Instant};
 
 /// Questions lead to one fetch in so long.
 pub const ASK_EVERY: Duration = Duration::from_secs(60);
+/// How long after its failure the first fetch is made again.
+pub const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// How often a set is fetched where its `max-age` says nothing.
 pub const EVERY: Duration = Duration::from_secs(600);
 /// The longest `max-age` that is obeyed: so long a key works that was taken out of the set.
 pub const EVERY_MAX: Duration = Duration::from_secs(3_600);
-/// How long a set is believed that cannot be fetched again.
-pub const STALE_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
 /// What is told to whoever misses a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// A fetch runs or begins: wait for its end.
     Wait,
-    /// The set is new, and has no such key.
+    /// The set is newer than the first question, and has no such key.
     NotThere,
-    /// It could not be fetched.
-    Unknown,
+    /// Nobody knows: it is asked for again in so long.
+    Later(Duration),
 }
 
 /// See the module.
@@ -62,18 +64,31 @@ impl Schedule {
         self.due
     }
 
-    /// A key is missing.
-    pub fn ask(&mut self, now: Instant) -> Answer {
-        let since = self.begun.map(|begun| now.saturating_duration_since(begun));
-        match since {
-            _ if self.is_running => Answer::Wait,
-            Some(since) if since < ASK_EVERY && self.failures == 0 => Answer::NotThere,
-            Some(since) if since < ASK_EVERY => Answer::Unknown,
-            _ => {
+    /// A key is missing, which was asked for at `first` first of all.
+    pub fn ask(&mut self, now: Instant, first: Instant) -> Answer {
+        if self.is_running {
+            return Answer::Wait;
+        }
+        match self.known(now, first) {
+            Answer::Later(wait) if wait.is_zero() => {
                 self.due = now;
                 Answer::Wait
             }
+            known => known,
         }
+    }
+
+    /// The same without leading to a fetch: where none may be made, or one has just ended.
+    #[must_use]
+    pub fn known(&self, now: Instant, first: Instant) -> Answer {
+        let Some(begun) = self.begun else {
+            return Answer::Later(Duration::ZERO);
+        };
+        if self.failures == 0 && !self.is_running && begun >= first {
+            return Answer::NotThere;
+        }
+        let next = self.due.min(begun + ASK_EVERY);
+        Answer::Later(next.saturating_duration_since(now))
     }
 
     /// A fetch begins.
@@ -91,38 +106,23 @@ impl Schedule {
     }
 
     /// It has failed. The next one waits twice as long as the last, up to [`EVERY`], and a random part
-    /// (`share`, 0 to 1) less than that, so that nodes do not come together.
+    /// (`share`, 0 to 1) less than that, so that nodes do not come together. Before the first set was
+    /// taken it begins at [`FIRST_RETRY`] and ends at [`ASK_EVERY`].
     pub fn failed(&mut self, now: Instant, share: f64) {
         self.is_running = false;
         self.failures = self.failures.saturating_add(1);
-        let wait = ASK_EVERY * 2_u32.pow((self.failures - 1).min(8));
-        let wait = wait.min(EVERY);
-        self.due = now + (wait - wait.mul_f64(share.clamp(0.0, 1.0) / 4.0)).max(ASK_EVERY);
+        let (first, most, least) = match self.taken {
+            None => (FIRST_RETRY, ASK_EVERY, Duration::ZERO),
+            Some(_) => (ASK_EVERY, EVERY, ASK_EVERY),
+        };
+        let wait = (first * 2_u32.pow((self.failures - 1).min(8))).min(most);
+        self.due = now + (wait - wait.mul_f64(share.clamp(0.0, 1.0) / 4.0)).max(least);
     }
 
     /// Whether the last fetch failed.
     #[must_use]
     pub fn is_failing(&self) -> bool {
         self.failures > 0
-    }
-
-    /// When the last good one was.
-    #[must_use]
-    pub fn taken_at(&self) -> Option<Instant> {
-        self.taken
-    }
-
-    /// Whether the set is believed no more.
-    #[must_use]
-    pub fn is_stale(&self, now: Instant) -> bool {
-        let age = self.taken.map(|taken| now.saturating_duration_since(taken));
-        age.is_some_and(|age| age >= STALE_AFTER)
-    }
-
-    /// When that will be.
-    #[must_use]
-    pub fn stale_at(&self) -> Option<Instant> {
-        self.taken.map(|taken| taken + STALE_AFTER)
     }
 }
 
@@ -137,16 +137,20 @@ mod tests {
         let now = Instant::now();
         let mut schedule = Schedule::new(now);
         assert_eq!(schedule.due(), now, "it is due at once");
-        assert_eq!(schedule.ask(now), Answer::Wait);
+        assert_eq!(schedule.ask(now, now), Answer::Wait);
         schedule.begin(now);
-        assert_eq!(schedule.ask(now + S), Answer::Wait);
+        assert_eq!(schedule.ask(now + S, now), Answer::Wait);
         schedule.taken(now + S, None);
         assert_eq!(schedule.due(), now + S + EVERY);
         for second in 1..60 {
-            assert_eq!(schedule.ask(now + S * second), Answer::NotThere);
+            let at = now + S * second;
+            // Asked for before that fetch, and after it.
+            assert_eq!(schedule.ask(at, now), Answer::NotThere);
+            let later = Answer::Later(S * (60 - second));
+            assert_eq!(schedule.ask(at, now + S), later);
             assert_eq!(schedule.due(), now + S + EVERY, "no question moved it");
         }
-        assert_eq!(schedule.ask(now + ASK_EVERY), Answer::Wait);
+        assert_eq!(schedule.ask(now + ASK_EVERY, now + S), Answer::Wait);
         assert_eq!(schedule.due(), now + ASK_EVERY);
     }
 
@@ -154,12 +158,14 @@ mod tests {
     fn after_a_failure_nobody_knows_and_the_next_one_waits_longer() {
         let mut now = Instant::now();
         let mut schedule = Schedule::new(now);
+        schedule.begin(now);
+        schedule.taken(now, None);
         for wait in [60, 120, 240, 480, 600, 600] {
             schedule.begin(now);
             schedule.failed(now, 0.0);
             assert!(schedule.is_failing());
             assert_eq!(schedule.due(), now + S * wait);
-            assert_eq!(schedule.ask(now + S), Answer::Unknown);
+            assert_eq!(schedule.ask(now + S, now), Answer::Later(S * 59));
             now = schedule.due();
         }
         schedule.begin(now);
@@ -193,16 +199,19 @@ mod tests {
     }
 
     #[test]
-    fn a_set_is_believed_for_a_day() {
-        let now = Instant::now();
+    fn the_first_set_is_tried_for_after_seconds_and_no_question_hurries_it() {
+        let mut now = Instant::now();
         let mut schedule = Schedule::new(now);
-        assert!(!schedule.is_stale(now) && schedule.stale_at().is_none());
+        for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
+            schedule.begin(now);
+            schedule.failed(now, 0.0);
+            assert_eq!(schedule.due(), now + S * wait);
+            assert_eq!(schedule.ask(now, now), Answer::Later(S * wait));
+            assert_eq!(schedule.due(), now + S * wait, "no question moved it");
+            now = schedule.due();
+        }
         schedule.begin(now);
-        schedule.taken(now, None);
-        schedule.begin(now + S);
-        schedule.failed(now + S, 0.5);
-        assert!(!schedule.is_stale(now + STALE_AFTER - S));
-        assert!(schedule.is_stale(now + STALE_AFTER));
-        assert_eq!(schedule.stale_at(), Some(now + STALE_AFTER));
+        schedule.failed(now, 1.0);
+        assert_eq!(schedule.due(), now + S * 45, "a quarter less at most");
     }
 }

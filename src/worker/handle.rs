@@ -85,6 +85,8 @@ pub enum Inbound {
     },
     /// Tokens were revoked: sessions that may be concerned look at theirs.
     Revoked(Arc<News>),
+    /// Apps have changed or are gone: their sessions look at what that means for them.
+    AppsChanged(Arc<News>),
     /// Send sessions away, because the node has more than its share.
     Shed(ShedOrder),
 }

@@ -29,6 +29,8 @@ pub struct SessionSignals {
     pub shed: bool,
     /// Something was revoked that may be its token.
     pub revoked: bool,
+    /// What its app sets has changed, or the app is gone.
+    pub app_changed: bool,
 }
 
 /// One session as its worker sees it.
@@ -54,7 +56,7 @@ pub(super) struct SessionSlot {
     pub(super) blocked: bool,
     /// It was told to go, because the node has more than its share.
     pub(super) is_told_to_move: bool,
-    /// By what its tokens can be revoked.
+    /// By what it is found where tokens are revoked or its app changes.
     pub(super) marks: Marks,
 }
 

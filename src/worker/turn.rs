@@ -165,6 +165,7 @@ impl Worker {
             } => self.disconnect(&inbox, session, reason),
             Inbound::Shed(order) => self.shed(order),
             Inbound::Revoked(news) => self.revoked(&news),
+            Inbound::AppsChanged(apps) => self.apps_changed(&apps),
         }
     }
 

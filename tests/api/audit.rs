@@ -31,15 +31,21 @@ async fn all_but_reads_and_publications_is_written_down() {
         "enqueue": {"topic": "t", "data": 1},
         "redrive_dead": {"why": "failed"},
         "revoke": {"all": true},
+        "put_app": {},
     });
     let mut changing = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
-        for (method, call) in item.as_object().unwrap() {
+        let mut calls: Vec<_> = item.as_object().unwrap().iter().collect();
+        // What is removed must be there.
+        let order = ["put", "get", "post", "delete"];
+        calls.sort_by_key(|(method, _)| order.iter().position(|one| method == one));
+        for (method, call) in calls {
             let operation = call["operationId"].as_str().unwrap();
             let mut path = path
                 .replace("{topic}", "t")
                 .replace("{user}", "ada")
-                .replace("{node}", "node-a");
+                .replace("{node}", "node-a")
+                .replace("{app}", "shop");
             match operation {
                 "get_route" => path += "?topic=t",
                 "drop_dead" => path += "?all=true",
@@ -68,10 +74,12 @@ async fn all_but_reads_and_publications_is_written_down() {
     assert_eq!(operations, changing);
     assert_eq!(written.len(), changing.len(), "each once: {written:?}");
     for wanted in [
-        ("disconnect", "ada"),
-        ("drain_node", "node-a"),
-        ("drop_dead", "all"),
-        ("redrive_dead", "why failed"),
+        ("disconnect", r#"{"user":"ada"}"#),
+        ("drain_node", r#"{"node":"node-a"}"#),
+        ("drop_dead", r#"{"all":true}"#),
+        ("redrive_dead", r#"{"why":"failed"}"#),
+        ("revoke_user", r#"{"user":"ada","issued_before":"now"}"#),
+        ("revoke", r#"{"all":true,"issued_before":"now"}"#),
     ] {
         let wanted = (wanted.0.to_owned(), wanted.1.to_owned());
         assert!(written.contains(&wanted), "{wanted:?} in {written:?}");
@@ -144,7 +152,13 @@ async fn pages_of_the_audit_show_the_newest_first() {
             .map(|one| one["target"].as_str().unwrap().to_owned())
             .collect()
     };
-    assert_eq!(targets(&first), ["u4", "u3", "u2"]);
+    let told = |names: &[&str]| -> Vec<String> {
+        let names = names.iter();
+        names
+            .map(|name| format!(r#"{{"user":"{name}"}}"#))
+            .collect()
+    };
+    assert_eq!(targets(&first), told(&["u4", "u3", "u2"]));
     assert_eq!(first["more"], true);
     let entry = &first["entries"][0];
     assert_eq!(entry["client"], "api.keys");
@@ -156,7 +170,7 @@ async fn pages_of_the_audit_show_the_newest_first() {
         .get(&format!("/v1/audit?limit=3&before={next}"))
         .await
         .value();
-    assert_eq!(targets(&second), ["u1", "u0"]);
+    assert_eq!(targets(&second), told(&["u1", "u0"]));
     assert_eq!(second["more"], false);
     assert!(second["next"].is_null());
     for (query, code) in [
@@ -201,4 +215,78 @@ async fn a_client_of_one_app_sees_nothing_of_another() {
     };
     assert_eq!(seen("own").await, 1);
     assert_eq!(seen(crate::fixture::KEY).await, 2);
+}
+
+#[tokio::test]
+async fn an_entry_says_all_that_was_done_or_how_much_it_leaves_out() {
+    let node = Node::start();
+    let padding = "p".repeat(128);
+    let mut ids: Vec<String> = (0..4).map(|n| format!("{padding:.127}{n}")).collect();
+    ids.extend((0..90).map(|n| format!("victim-{n}")));
+    let letters: Vec<_> = (0..1_000).map(|n| format!("0:{n}-0")).collect();
+    let rows = [
+        ("/v1/users/ada/revoke", json!({"issued_before": 7})),
+        ("/v1/users/ada/revoke", json!({"issued_before": 8})),
+        ("/v1/revoke", json!({"jti": ["a, all", "user ada"]})),
+        ("/v1/revoke", json!({"jti": ids})),
+        ("/v1/queue/dead/redrive", json!({"ids": letters})),
+    ];
+    for (path, body) in &rows {
+        let answer = node.post(path, body).await;
+        assert_eq!(answer.status.as_u16(), 200, "{path} {answer:?}");
+    }
+    let mut told = entries(&node).await;
+    told.reverse();
+    let targets: Vec<_> = told.iter().map(|(_, target)| target.as_str()).collect();
+    assert_eq!(targets[0], r#"{"user":"ada","issued_before":7}"#);
+    assert_eq!(targets[1], r#"{"user":"ada","issued_before":8}"#);
+    assert_eq!(
+        targets[2],
+        r#"{"jti":["a, all","user ada"],"issued_before":"any"}"#
+    );
+    for (at, list, count, all) in [
+        (3, "jti", 94, json!(ids)),
+        (4, "ids", 1_000, json!(letters)),
+    ] {
+        let said: Value = serde_json::from_str(targets[at]).expect("whole, and not cut");
+        assert_eq!(said[format!("{list}_count")], count, "{said}");
+        let digest = hash_of(all.to_string().as_bytes());
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(said[format!("{list}_sha256")], digest, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_changes_too_much_waits_and_others_do_not() {
+    let own = |name: &str| ApiClient {
+        name: name.into(),
+        hashes: vec![hash_of(name.as_bytes())],
+        ..ApiClient::with_key("")
+    };
+    let node = Node::with(|config| config.api.clients = vec![own("busy"), own("calm")]);
+    let disconnect = async |key: &str| {
+        let mut request = request(Method::POST, "/v1/users/ada/disconnect", Body::empty());
+        let value = format!("Bearer {key}").parse().unwrap();
+        request.headers_mut().insert("authorization", value);
+        node.send(request).await
+    };
+    let mut refused = None;
+    for _ in 0..2_000 {
+        let answer = disconnect("busy").await;
+        if answer.status.as_u16() != 200 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("it has a rate");
+    assert_eq!(refused.error(), (429, "rate_limited".into()));
+    assert!(refused.headers.contains_key("retry-after"));
+    assert_eq!(disconnect("calm").await.status.as_u16(), 200);
+    assert_eq!(node.metrics.api.refused.of(ApiRefusal::Acts).get(), 1);
+    let done = node.directory.disconnected.lock().unwrap().len();
+    assert_eq!(done, entries_of(&node).await, "what is refused is not done");
+}
+
+async fn entries_of(node: &Node) -> usize {
+    node.broker.audited(None, 1_000).await.unwrap().len()
 }

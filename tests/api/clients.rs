@@ -1,19 +1,22 @@
 //! Clients of the API: what each scope opens, what `topics` leaves, and how others are refused.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request};
+use fanfare::config::Api;
 use fanfare::config::api_clients::{ApiClient, ClientApp, Scope, hash_of};
 use fanfare::telemetry::labels::ApiRefusal;
 use fanfare_protocol::ids::App;
 use serde_json::{Value, json};
 
-use crate::fixture::{Answered, KEY, Node, request};
+use crate::fixture::{Answered, KEY, Node, request, state};
 
 /// Every call that asks the judge, with the scope that it needs. A test compares the paths with the
 /// document.
-const CALLS: [(&str, &str, &str, &str); 22] = [
+const CALLS: [(&str, &str, &str, &str); 26] = [
     (
         "POST",
         "/v1/publish",
@@ -39,13 +42,17 @@ const CALLS: [(&str, &str, &str, &str); 22] = [
     ("GET", "/v1/users/ada/inbox", "", "read"),
     ("POST", "/v1/users/ada/disconnect", "", "users"),
     ("POST", "/v1/users/ada/revoke", "", "users"),
-    ("POST", "/v1/revoke", r#"{"all":true}"#, "users"),
+    ("POST", "/v1/revoke", r#"{"jti":["a"]}"#, "users"),
     ("GET", "/v1/nodes", "", "admin"),
     ("GET", "/v1/performance", "", "admin"),
     ("GET", "/v1/route?topic=t", "", "read"),
     ("GET", "/v1/route?user=ada", "", "read"),
     ("POST", "/v1/nodes/node-a/drain", "", "admin"),
     ("GET", "/v1/audit", "", "admin"),
+    ("GET", "/v1/apps", "", "admin"),
+    ("GET", "/v1/apps/default", "", "admin"),
+    ("PUT", "/v1/apps/shop", "{}", "admin"),
+    ("DELETE", "/v1/apps/shop", "", "admin"),
 ];
 
 /// A client with the key of its name.
@@ -87,7 +94,10 @@ fn message(answer: &Answered) -> String {
 
 #[tokio::test]
 async fn each_call_needs_its_scope_and_no_other() {
-    let clients = Scope::ALL.map(|scope| client(scope.word(), &[scope]));
+    let clients = Scope::ALL.map(|scope| ApiClient {
+        app: ClientApp::Any,
+        ..client(scope.word(), &[scope])
+    });
     let node = node(clients.to_vec());
     for (method, path, body, needed) in CALLS {
         for scope in Scope::ALL {
@@ -126,6 +136,8 @@ async fn every_documented_call_is_in_that_table() {
         let path = path.split('?').next().unwrap();
         let path = path.replace("/topics/t", "/topics/{topic}");
         let path = path.replace("/users/ada", "/users/{user}");
+        let path = path.replace("/apps/default", "/apps/{app}");
+        let path = path.replace("/apps/shop", "/apps/{app}");
         path.replace("/nodes/node-a", "/nodes/{node}")
     };
     let mut known: Vec<_> = CALLS
@@ -339,15 +351,20 @@ async fn wrong_keys_get_429_after_twenty_and_a_right_one_never() {
     for n in 0..20 {
         assert_eq!(ask(&here, &format!("wrong-{n}")).await, (401, None), "{n}");
     }
-    for n in 20..25 {
+    for n in 20..22 {
+        let begun = Instant::now();
         let (status, retry) = ask(&here, &format!("wrong-{n}")).await;
         assert_eq!(status, 429, "{n}");
+        let waited = begun.elapsed();
+        assert!(waited >= Duration::from_millis(900), "its turn: {waited:?}");
+        let begun = Instant::now();
         assert!((1..=60).contains(&retry.unwrap()), "{retry:?}");
         assert_eq!(
             ask(&here, KEY).await,
             (200, None),
             "a right key at any time"
         );
+        assert!(begun.elapsed() < Duration::from_millis(900), "and at once");
     }
     assert_eq!(ask(&there, "wrong").await, (401, None));
     // No key is no guess.
@@ -357,7 +374,99 @@ async fn wrong_keys_get_429_after_twenty_and_a_right_one_never() {
         .insert("host", "fanfare.test".parse().unwrap());
     assert_eq!(here.answer(keyless).await.status().as_u16(), 401);
     let refused = &node.metrics.api.refused;
-    assert_eq!(refused.of(ApiRefusal::WrongKey).get(), 26);
-    assert_eq!(refused.of(ApiRefusal::TooMany).get(), 5);
+    assert_eq!(refused.of(ApiRefusal::WrongKey).get(), 23);
+    assert_eq!(refused.of(ApiRefusal::TooMany).get(), 2);
     assert_eq!(refused.of(ApiRefusal::NoKey).get(), 1);
+}
+
+#[tokio::test]
+async fn all_tokens_are_revoked_by_an_operator_alone_and_not_for_days() {
+    let node = node(vec![
+        client("support", &[Scope::Users]),
+        client("operator", &[Scope::Users, Scope::Admin]),
+    ]);
+    let week = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() + 600_000;
+    let all = r#"{"all":true}"#;
+    let answer = node
+        .send(call("support", ("POST", "/v1/revoke", all)))
+        .await;
+    assert_eq!(answer.error(), (403, "forbidden".into()));
+    let told = "the API client `support` has not the scope `admin`, which this call needs";
+    assert_eq!(message(&answer), told);
+    let ahead = json!({"all": true, "issued_before": week}).to_string();
+    let answer = node
+        .send(call("operator", ("POST", "/v1/revoke", &ahead)))
+        .await;
+    assert_eq!(answer.error(), (400, "bad_request".into()));
+    let told = "`issued_before` must be a time in unix seconds, from 1 to 300 seconds from now";
+    assert_eq!(message(&answer), told);
+    assert!(node.directory.revoked.lock().unwrap().is_empty());
+    let answer = node
+        .send(call("operator", ("POST", "/v1/revoke", all)))
+        .await;
+    assert!(answer.status.is_success(), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_key_that_is_taken_out_while_the_body_comes_does_nothing() {
+    for (method, path, body, scope) in CALLS {
+        if body.is_empty() {
+            continue;
+        }
+        let (mut state, directory) = state();
+        let api = |clients| Api {
+            clients,
+            ..state.config.api.clone()
+        };
+        let (with, without) = (
+            api(vec![client("leaving", &Scope::ALL)]),
+            api(vec![client("leaving", &[])]),
+        );
+        let gone = api(Vec::new());
+        state.keys = Arc::new(fanfare::api::keys::ApiKeys::new(&with));
+        let keys = Arc::clone(&state.keys);
+        let node = Node::of((state, directory));
+        for (now, wanted) in [
+            (&gone, (401, "unauthorized")),
+            (&without, (403, "forbidden")),
+        ] {
+            keys.replace(&with);
+            let (send, receive) = tokio::sync::oneshot::channel::<()>();
+            let bytes = body.to_owned();
+            let late = futures_util::stream::once(async move {
+                receive.await.expect("the test goes on");
+                Ok::<_, std::io::Error>(bytes)
+            });
+            let mut request = call("leaving", (method, path, ""));
+            *request.body_mut() = Body::from_stream(late);
+            let mut asked = Box::pin(node.send(request));
+            let early = tokio::time::timeout(Duration::from_millis(20), &mut asked).await;
+            assert!(early.is_err(), "{path} waits for its body");
+            keys.replace(now);
+            send.send(()).expect("it still waits");
+            let (status, code) = wanted;
+            assert_eq!(asked.await.error(), (status, code.into()), "{path} {scope}");
+        }
+        assert!(node.directory.revoked.lock().unwrap().is_empty(), "{path}");
+        let history = node.broker.audited(None, 10).await.unwrap();
+        assert!(history.is_empty(), "{path}: {history:?}");
+        let history = node.get("/v1/topics/t/history").await.value();
+        assert_eq!(history["publications"], json!([]), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn idempotency_keys_are_of_one_client() {
+    let node = node(vec![
+        client("one", &[Scope::Publish, Scope::Queue]),
+        client("two", &[Scope::Publish, Scope::Queue]),
+    ]);
+    let body = json!({"topic": "t", "data": 1, "idempotency_key": "order-7-paid"}).to_string();
+    for path in ["/v1/publish", "/v1/queue"] {
+        for (key, is_repeated) in [("one", false), ("two", false), ("one", true), ("two", true)] {
+            let answer = node.send(call(key, ("POST", path, &body))).await.value();
+            let duplicate = answer["results"][0]["duplicate"].as_bool().unwrap_or(false);
+            assert_eq!(duplicate, is_repeated, "{path} {key}: {answer}");
+        }
+    }
 }

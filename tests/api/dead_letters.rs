@@ -31,7 +31,7 @@ fn ids(page: &Value) -> Vec<String> {
 }
 
 /// Makes dead letters of all entries that are due, each of this cause. Returns how many.
-async fn bury(node: &Node, why: Why) -> usize {
+pub(crate) async fn bury(node: &Node, why: Why) -> usize {
     let held = (0..PARTITIONS_COUNT).map(|partition| HeldPartition {
         partition,
         token: 0,

@@ -76,6 +76,7 @@ fn queue_calls() -> Vec<Call> {
 fn calls() -> Vec<Call> {
     let mut calls = queue_calls();
     calls.extend(other_calls());
+    calls.extend(app_calls());
     calls
 }
 
@@ -144,6 +145,26 @@ fn other_calls() -> Vec<Call> {
     ]
 }
 
+/// Those of apps.
+fn app_calls() -> Vec<Call> {
+    let path = "/v1/apps/{app}";
+    let bad = Some("/v1/apps/Shop");
+    vec![
+        get("/v1/apps", "/v1/apps", Some("/v1/apps?limit=0")),
+        get(path, "/v1/apps/default", bad),
+        Call {
+            method: "put",
+            ..post(path, (A_STORED_APP, "{}"), (A_STORED_APP, "[]"))
+        },
+        Call {
+            method: "delete",
+            ..get(path, A_STORED_APP, bad)
+        },
+    ]
+}
+
+const A_STORED_APP: &str = "/v1/apps/stored";
+
 fn document() -> Value {
     serde_json::from_slice(&openapi::text()).unwrap()
 }
@@ -176,6 +197,11 @@ async fn statuses(call: &Call) -> BTreeSet<u16> {
     let node = Node::start();
     let good = || made(call, call.good);
     let mut requests = vec![good()];
+    if matches!(call.method, "put" | "delete") && call.path == "/v1/apps/{app}" {
+        let put = request(Method::PUT, A_STORED_APP, Body::from("{}"));
+        requests.insert(0, put);
+        requests.push(made(call, ("/v1/apps/default", "{}")));
+    }
     requests.extend(call.bad.map(|bad| made(call, bad)));
     let mut without_key = good();
     without_key.headers_mut().remove("authorization");
@@ -190,7 +216,8 @@ async fn statuses(call: &Call) -> BTreeSet<u16> {
         of_no_app.headers_mut().insert("fanfare-app", unknown);
         requests.push(of_no_app);
     }
-    if call.method == "post" {
+    let has_body = matches!(call.method, "post" | "put");
+    if has_body {
         let mut as_text = good();
         let text = "text/plain".parse().unwrap();
         as_text.headers_mut().insert("content-type", text);
@@ -214,14 +241,16 @@ async fn statuses(call: &Call) -> BTreeSet<u16> {
         };
         seen.insert(node.send(good()).await.status.as_u16());
     }
-    if call.method == "post" {
+    if has_body {
         let mut held: Vec<_> = (0..BODIES_AT_ONCE)
             .map(|_| Box::pin(node.post_text("/v1/publish", endless())))
             .collect();
         for waiting in &mut held {
             assert!(futures_util::poll!(waiting).is_pending());
         }
-        seen.insert(node.post_text(call.good.0, endless()).await.status.as_u16());
+        let method = call.method.to_uppercase().parse().unwrap();
+        let one_more = node.send(request(method, call.good.0, endless()));
+        seen.insert(one_more.await.status.as_u16());
     }
     if call.path.starts_with("/v1/") {
         for _ in 0..21 {

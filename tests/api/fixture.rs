@@ -18,10 +18,16 @@ use fanfare::api::state::{
     Answer, ApiState, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus,
     QueueStatus, Revoked, TopicsPage,
 };
+use fanfare::apps::Apps;
+use fanfare::apps::keeper::Keeper;
+use fanfare::apps::store::Store;
+use fanfare::apps::stored::Filed;
+use fanfare::auth::keys::try_key;
 use fanfare::broker::memory::MemoryBroker;
 use fanfare::broker::memory::clock::Clock;
 use fanfare::broker::{Broker, BrokerError, Page};
 use fanfare::config::api_clients::{ApiClient, Scopes, hash_of};
+use fanfare::config::inputs::TryKey;
 use fanfare::config::load::defaults;
 use fanfare::config::{Allow, Api, Config, Memory, Namespace, Secret, Server, Session};
 use fanfare::http::bodies::Route;
@@ -56,6 +62,8 @@ pub(crate) enum Mood {
     Lost,
     /// As one of which a part hangs.
     Hangs,
+    /// Nobody answers how many sessions there are.
+    Uncounted,
     /// By a panic.
     Panics,
 }
@@ -93,7 +101,7 @@ impl Directory for Listed {
         // Copied first: a panic under the lock would poison it for the rest of the test.
         let mood = *self.mood.lock().unwrap();
         match mood {
-            Mood::Well | Mood::Lost | Mood::Hangs => Lifecycle::Ready,
+            Mood::Well | Mood::Lost | Mood::Hangs | Mood::Uncounted => Lifecycle::Ready,
             Mood::Starting => Lifecycle::Starting,
             Mood::Panics => panic!("the directory is out of order"),
         }
@@ -166,10 +174,16 @@ impl Directory for Listed {
         }
     }
 
-    fn topics<'a>(&'a self, after: Option<&'a Topic>, limit: u32) -> Answer<'a, TopicsPage> {
+    fn topics<'a>(
+        &'a self,
+        app: &'a App,
+        after: Option<&'a Topic>,
+        limit: u32,
+    ) -> Answer<'a, TopicsPage> {
         self.answer(async move {
             let all = self.occupancy.lock().unwrap();
-            let mut rest = all.iter().filter(|(topic, _)| Some(*topic) > after);
+            let of_app = |topic: &Topic| topic.app() == app.as_str() && Some(topic) > after;
+            let mut rest = all.iter().filter(|(topic, _)| of_app(topic));
             let page = rest.by_ref().take(limit as usize);
             let page = page.map(|(topic, nodes)| LiveTopic {
                 topic: topic.clone(),
@@ -187,6 +201,9 @@ impl Directory for Listed {
 
     fn occupancy<'a>(&'a self, topic: &'a Topic) -> Answer<'a, Vec<NodeSessions>> {
         self.answer(async move {
+            if *self.mood.lock().unwrap() == Mood::Uncounted {
+                std::future::pending::<()>().await;
+            }
             let all = self.occupancy.lock().unwrap();
             Ok(all.get(topic).cloned().unwrap_or_default())
         })
@@ -213,9 +230,13 @@ impl Directory for Listed {
         })
     }
 
-    fn disconnect<'a>(&'a self, user: &'a User) -> Answer<'a, ()> {
+    fn disconnect<'a>(&'a self, app: &'a App, user: &'a User) -> Answer<'a, ()> {
         self.answer(async move {
-            self.disconnected.lock().unwrap().push(user.to_string());
+            let name = match *app == App::default_app() {
+                true => user.to_string(),
+                false => format!("{app}/{user}"),
+            };
+            self.disconnected.lock().unwrap().push(name);
             Ok(())
         })
     }
@@ -296,6 +317,7 @@ impl Node {
         let mut config = config();
         change(&mut config);
         state.keys = Arc::new(ApiKeys::new(&config.api));
+        (state.apps, state.keeper) = apps(&config, &state.metrics);
         state.config = Arc::new(config);
         Self::of((state, directory))
     }
@@ -353,7 +375,7 @@ pub(crate) fn request(method: Method, path: &str, body: Body) -> Request<Body> {
         .uri(path)
         .header("authorization", format!("Bearer {KEY}"));
     match method {
-        Method::POST => builder.header("content-type", "application/json"),
+        Method::POST | Method::PUT => builder.header("content-type", "application/json"),
         _ => builder,
     }
     .method(method)
@@ -381,6 +403,7 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
         broker: Arc::clone(&broker),
     });
     let config = Arc::new(config());
+    let (apps, keeper) = apps(&config, &metrics);
     let state = ApiState {
         broker,
         keys: Arc::new(ApiKeys::new(&config.api)),
@@ -388,14 +411,25 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
         tracer: Arc::new(Tracer::without_exporter(Arc::clone(&metrics.trace))),
         metrics,
         history: history(),
-        app: App::default_app(),
+        apps,
+        keeper,
         directory: Arc::clone(&directory) as Arc<dyn Directory>,
         bodies: BodyBudget::new(BODY_BYTES_MAX),
-        queue_taken: Taken::default(),
+        queue_taken: Taken::told_by(Duration::from_secs(1)),
         started: Instant::now(),
         commit: "0123abc",
     };
     (state, directory)
+}
+
+/// The apps of a configuration, and what is to be stored of others.
+fn apps(config: &Config, metrics: &Metrics) -> (Arc<Apps>, Arc<Keeper>) {
+    let apps = Arc::new(Apps::new(Filed::of(config).settings));
+    let judge: TryKey = |key| try_key(key).map_err(|fault| fault.to_string());
+    let reads = (Arc::clone(&config.inherited), judge);
+    let counts = Arc::clone(&metrics.apps);
+    let keeper = Keeper::new(Arc::clone(&apps), Store::memory(), reads, counts);
+    (apps, Arc::new(keeper))
 }
 
 /// Three seconds, which have just ended.

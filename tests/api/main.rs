@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod allocations;
+mod apps;
 mod audit;
 mod clients;
 mod dead_letters;

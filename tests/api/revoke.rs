@@ -65,7 +65,8 @@ async fn tokens_are_revoked_by_name_or_all_at_once() {
 async fn each_bad_request_says_what_to_do() {
     let node = Node::start();
     let one = "exactly one of `jti` (a list that is not empty) and `all: true` is needed";
-    let time = "`issued_before` must be a time in unix seconds, from 1 to 604800 seconds from now";
+    let time = "`issued_before` must be a time in unix seconds, from 1 to 300 seconds from now";
+    let later = "`issued_before` must be a time in unix seconds, from 1 to 604800 seconds from now";
     let long = "x".repeat(129);
     let many: Vec<_> = (0..101).map(|number| number.to_string()).collect();
     let rows: &[(Value, &str, &str)] = &[
@@ -109,6 +110,11 @@ async fn each_bad_request_says_what_to_do() {
             time,
         ),
         (
+            json!({"jti": ["a"], "issued_before": 1_732_190_000_000_u64}),
+            "bad_request",
+            later,
+        ),
+        (
             json!({"all": true, "issued_before": "now"}),
             "bad_request",
             "the field `issued_before` must be an unsigned integer",
@@ -141,11 +147,41 @@ async fn one_too_many_and_a_lost_answer_are_told() {
         answer.value()["error"],
         json!({
             "code": "limit_exceeded",
-            "message": "100000 revocations are kept and no more can be: revoke by user instead of by `jti`, or all tokens at once, or replace the key that signed them; a revocation is forgotten when no token lives that it names",
+            "message": "100000 revocations are kept and no more of this kind can be: revoke all tokens at once, or replace the key that signed them; a revocation is forgotten when no token lives that it names",
         })
     );
     node.set(Mood::Lost);
     let answer = node.post("/v1/revoke", &json!({"all": true})).await;
     assert_eq!(answer.error(), (503, "unavailable".into()));
     assert_eq!(answer.headers["retry-after"], "1");
+}
+
+#[tokio::test]
+async fn whoever_cannot_be_counted_is_put_out_all_the_same() {
+    let node = Node::start();
+    node.set(Mood::Uncounted);
+    let answer = node.post_text("/v1/users/auth0%7Cada/revoke", "").await;
+    let told = json!({"user": "auth0|ada", "issued_before": 1_732_190_001, "waiting": []});
+    assert_eq!((answer.status.as_u16(), answer.value()), (200, told));
+    assert_eq!(
+        *node.directory.revoked.lock().unwrap(),
+        [(vec![ada()], None)]
+    );
+}
+
+#[tokio::test]
+async fn what_is_still_open_is_said_where_no_more_of_a_kind_can_be_revoked() {
+    let node = Node::start();
+    *node.directory.revoked_as.lock().unwrap() = Revoked::Full(102_000);
+    for (body, says) in [
+        (
+            json!({"jti": ["a"]}),
+            "can be: revoke by user instead of by `jti`, or all tokens at once, or replace the key",
+        ),
+        (json!({"all": true}), "can be: replace the key"),
+    ] {
+        let error = node.post("/v1/revoke", &body).await.value();
+        let message = error["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(says), "{message}");
+    }
 }

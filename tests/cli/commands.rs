@@ -64,6 +64,8 @@ pub(crate) fn json_lines(output: &Output) -> Vec<Value> {
 pub(crate) struct Asked {
     pub(crate) line: String,
     authorization: String,
+    /// The app that the call is about.
+    pub(crate) app: Option<String>,
     content_type: String,
     pub(crate) body: Value,
 }
@@ -134,6 +136,7 @@ async fn answer(
     let mut asked = Asked {
         line: format!("{} {}", request.method(), request.uri()),
         authorization: header("authorization"),
+        app: Some(header("fanfare-app")).filter(|app| !app.is_empty()),
         content_type: header("content-type"),
         body: Value::Null,
     };
@@ -291,6 +294,7 @@ fn a_message_goes_to_the_api_with_everything_that_was_said() {
     let expected = Asked {
         line: "POST /v1/publish".to_owned(),
         authorization: "Bearer secret".to_owned(),
+        app: None,
         content_type: "application/json".to_owned(),
         body: json!({"topic": "orders:eu", "data": {"id": 7}, "priority": "high",
             "key": "order-7", "idempotency_key": "abc", "ttl_ms": 5000}),

@@ -2,6 +2,7 @@
 //!
 //! In: the binary, the environment and files of a test's own. Out: a module per subject.
 
+mod apps;
 mod bench;
 mod commands;
 mod config;

@@ -10,6 +10,7 @@
 mod agreement;
 mod alone;
 mod api_only;
+mod apps;
 mod databases;
 mod hanging;
 mod heartbeat_cost;
@@ -48,6 +49,7 @@ mod three_nodes;
 #[path = "../../src/cluster/simulation/tokens.rs"]
 mod tokens;
 mod traces;
+mod two_apps;
 
 // The model names it as in the crate that it is a part of.
 use fanfare::cluster;

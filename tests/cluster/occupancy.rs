@@ -7,7 +7,7 @@ use fanfare::cluster::membership::Membership;
 use fanfare::cluster::occupancy::{Occupancy, Occupied};
 use fanfare::redis::keyspace::Keyspace;
 use fanfare::redis::{Keys, RedisLink};
-use fanfare_protocol::ids::Topic;
+use fanfare_protocol::ids::{App, Topic};
 
 use crate::rig::{
     Node, PARTITIONS, config, link, link_by, names, occupied_by, settings, settled, topic,
@@ -120,7 +120,7 @@ async fn a_node_alone_answers_from_its_own_sessions() {
     assert_eq!(occupancy.topic(&topic("t")).await.unwrap(), [(me, 2)]);
     assert_eq!(occupancy.topic(&topic("u")).await.unwrap(), []);
     // As a server would ask, from a task.
-    let page = tokio::spawn(async move { occupancy.topics(None, 10).await });
+    let page = tokio::spawn(async move { occupancy.topics(&App::default_app(), None, 10).await });
     let page = page.await.unwrap().unwrap();
     assert_eq!((page.topics.len(), page.next), (1, None));
 }
@@ -196,7 +196,11 @@ async fn a_page_of_topics_costs_what_it_shows() {
     }
     settled(&[&a]).await;
     let before = sent_bytes(&redis);
-    let page = a.occupancy.topics(None, 1).await.unwrap();
+    let page = a
+        .occupancy
+        .topics(&App::default_app(), None, 1)
+        .await
+        .unwrap();
     assert_eq!((page.topics.len(), page.next.is_some()), (1, true));
     let sent = sent_bytes(&redis) - before;
     assert!(sent < 20_000, "{sent} bytes");
@@ -223,7 +227,11 @@ async fn a_page_passes_over_so_much_of_the_dead_and_no_more() {
     a.occupancy.set(at_the_end.clone(), 1);
     a.occupancy.set(last.clone(), 1);
     settled(&[&a]).await;
-    let page = a.occupancy.topics(None, 10).await.unwrap();
+    let page = a
+        .occupancy
+        .topics(&App::default_app(), None, 10)
+        .await
+        .unwrap();
     let topics: Vec<_> = page.topics.into_iter().map(|o| o.topic).collect();
     assert_eq!(topics.as_slice(), std::slice::from_ref(&at_the_end));
     assert_eq!(page.next, Some(at_the_end.clone()));
@@ -235,7 +243,11 @@ async fn a_page_passes_over_so_much_of_the_dead_and_no_more() {
 async fn pages(node: &Node, limit: usize) -> Vec<Occupied> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
-        let page = node.occupancy.topics(after.as_ref(), limit).await.unwrap();
+        let page = node
+            .occupancy
+            .topics(&App::default_app(), after.as_ref(), limit)
+            .await
+            .unwrap();
         assert!(page.topics.len() <= limit);
         all.extend(page.topics);
         after = page.next;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fanfare_protocol::ids::{Owner, Topic};
+use fanfare_protocol::ids::{App, Owner, Topic};
 
 use crate::rig::{Node, PARTITIONS, names, topic};
 use crate::scripts::answering;
@@ -89,7 +89,11 @@ async fn listing(redis: &RedisServer, node: &Node) -> (Vec<Topic>, Vec<Done>) {
     let (mut topics, mut costs, mut after) = (Vec::new(), Vec::new(), None);
     loop {
         let before = Done::by(redis);
-        let page = node.occupancy.topics(after.as_ref(), LIMIT).await.unwrap();
+        let page = node
+            .occupancy
+            .topics(&App::default_app(), after.as_ref(), LIMIT)
+            .await
+            .unwrap();
         costs.push(Done::by(redis).since(before));
         topics.extend(page.topics.into_iter().map(|occupied| occupied.topic));
         after = page.next;
@@ -135,7 +139,11 @@ async fn a_page_that_ends_at_a_topic_of_many_nodes_costs_no_more_than_at_one_of_
     let (many, after) = (LIMIT - 1, LIMIT);
     let page_parts = async || {
         let before = Done::by(&redis);
-        let page = a.occupancy.topics(None, LIMIT).await.unwrap();
+        let page = a
+            .occupancy
+            .topics(&App::default_app(), None, LIMIT)
+            .await
+            .unwrap();
         let topics: Vec<_> = page.topics.into_iter().map(|one| one.topic).collect();
         assert_eq!(topics, all[..after]);
         assert_eq!(page.next.as_ref(), Some(&all[many]));

@@ -244,3 +244,82 @@ async fn a_node_that_cannot_read_takes_no_token_and_says_so() {
     })
     .await;
 }
+
+/// What other hands may do to the keys, and one entry among them.
+const DAMAGES: &[&[&str]] = &[
+    &["HDEL", "ff:{rv}:h", "u default eve"],
+    &["HSET", "ff:{rv}:h", "u default eve", "banana"],
+    &["HSET", "ff:{rv}:h", "foreign", "y"],
+    &["DEL", "ff:{rv}:m"],
+    &["DEL", "ff:{rv}:at"],
+    &["DEL", "ff:{rv}:h"],
+    &["SET", "ff:{rv}:at", "text"],
+];
+
+#[tokio::test]
+async fn what_other_hands_do_to_single_keys_is_put_right_and_keeps_nobody_out() {
+    let redis = RedisServer::start().await;
+    let nodes = three_nodes(&redis).await;
+    let eve = token("eve", 10);
+    assert_eq!(revoke(&nodes[0], "eve").await.status.as_u16(), 200);
+    for (number, damage) in DAMAGES.iter().enumerate() {
+        let done = redis.command(damage);
+        assert!(
+            done.is_some_and(|answer| !answer.starts_with('-')),
+            "{damage:?}"
+        );
+        // A node that begins meanwhile reads what nobody else has noticed.
+        let mut new = plan(&format!("new-{number}"), &redis).start().await;
+        for node in nodes.iter().chain([&new]) {
+            wait::until("tokens to be judged as before", async || {
+                let error = refusal(node, &eve).await;
+                (error["code"] == "unauthorized").then_some(())
+            })
+            .await;
+            drop(session(node, &token("bob", 10)).await);
+        }
+        wait::until("all nodes to agree with Redis", async || {
+            let user = format!("somebody-{number}");
+            (revoke(&new, &user).await.status.as_u16() == 200).then_some(())
+        })
+        .await;
+        let there = redis.command(&["HEXISTS", "ff:{rv}:h", "u default eve"]);
+        assert_eq!(there.as_deref(), Some(":1"), "{damage:?}");
+        new.terminate().await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_has_not_joined_knows_nobody_and_promises_nothing() {
+    let redis = RedisServer::start().await;
+    let [one, two, three] = three_nodes(&redis).await;
+    let old = token("ada", 10);
+    let _there = session(&two, &old).await;
+    one.signal("KILL");
+    two.signal("STOP");
+    // It looks for a while whether the one of before still lives, and its API answers meanwhile.
+    let again = plan("one", &redis).start_unready().await;
+    let answer = wait::until("its API to answer", async || {
+        let answer = http::try_post(again.api, "/v1/users/ada/revoke", &json!({})).await?;
+        (answer.status.as_u16() != 503).then_some(answer)
+    })
+    .await;
+    let waiting = answer.json()["waiting"].clone();
+    assert_eq!(answer.status.as_u16(), 202, "{waiting}");
+    two.signal("CONT");
+    drop(three);
+}
+
+#[tokio::test]
+async fn a_user_is_put_out_also_where_memory_is_used_up() {
+    let redis = RedisServer::start().await;
+    let node = plan("one", &redis).start().await;
+    let ada = token("ada", 10);
+    let mut of_ada = session(&node, &ada).await;
+    redis.ask(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
+    let answer = revoke(&node, "ada").await;
+    assert_eq!(answer.status.as_u16(), 200, "{}", answer.text());
+    assert_eq!(of_ada.close_code().await, Some(4002));
+    let error = refusal(&node, &ada).await;
+    assert_eq!(error["message"], "the token was revoked: get a new one");
+}

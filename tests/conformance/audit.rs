@@ -58,6 +58,11 @@ pub(crate) async fn pages_of_the_audit_give_each_entry_once(rig: Rig) {
 
 pub(crate) async fn the_oldest_entries_make_room(rig: Rig) {
     let broker = &rig.broker;
+    let of_another = AuditEntry {
+        client: "bill".into(),
+        ..entry("of another")
+    };
+    broker.audit(of_another.clone()).await.expect("written");
     let most = ENTRIES_MAX + 300;
     for begin in (0..most).step_by(100) {
         let writes = (begin..begin + 100).map(|n| broker.audit(entry(&n.to_string())));
@@ -65,7 +70,7 @@ pub(crate) async fn the_oldest_entries_make_room(rig: Rig) {
             written.expect("written");
         }
     }
-    let (mut count, mut before) = (0, None);
+    let (mut count, mut before, mut oldest) = (0, None, Vec::new());
     loop {
         let page = broker.audited(before, 1_000).await.expect("read");
         let Some(last) = page.last() else {
@@ -73,6 +78,14 @@ pub(crate) async fn the_oldest_entries_make_room(rig: Rig) {
         };
         before = Some(last.id);
         count += page.len();
+        oldest = page
+            .into_iter()
+            .map(|one| one.entry)
+            .rev()
+            .take(2)
+            .collect();
     }
-    assert!((ENTRIES_MAX..ENTRIES_MAX + 200).contains(&count), "{count}");
+    assert_eq!(count, ENTRIES_MAX);
+    // Nobody washes out what another client did: of the busy one alone the oldest are gone.
+    assert_eq!(oldest, [of_another, entry("301")]);
 }

@@ -5,6 +5,7 @@
 //! what only such a clock can show is in [`stepped_clock`], for the engine that has one. To add an
 //! engine, write a `start` for it and give it to `cases!` in a module of its own.
 
+mod apps;
 mod audit;
 mod feed;
 mod history;
@@ -25,6 +26,9 @@ mod stepped_clock;
 macro_rules! cases {
     ($start:path) => {
         cases! { $start =>
+            apps::an_app_that_is_removed_is_gone_and_the_rest_stays,
+            apps::apps_are_read_again_only_where_one_has_changed,
+            apps::more_apps_or_bytes_than_may_be_are_not_stored,
             audit::an_entry_is_told_as_it_was_written,
             audit::pages_of_the_audit_give_each_entry_once,
             audit::the_oldest_entries_make_room,
@@ -72,6 +76,7 @@ macro_rules! cases {
             presence::the_changes_are_a_topic_like_any_other,
             presence::what_a_dead_owner_left_is_removed_and_told_once_whoever_does_it,
             queue::a_bell_rings_when_something_new_waits,
+            queue::a_glance_says_where_something_is,
             queue::a_key_of_the_queue_is_forgotten_after_its_time,
             queue::a_key_of_the_queue_lives_from_the_time_of_its_entry_on,
             queue::a_move_that_is_repeated_finds_nothing_and_doubles_nothing,
@@ -108,11 +113,13 @@ macro_rules! cases {
             recovery::nothing_within_age_is_gone_by_retention,
             recovery::pages_until_caught_up_give_everything_once_and_in_order,
             recovery::zero_stands_before_everything_that_is_retained,
+            revocations::a_token_that_is_taken_now_was_issued_before_the_default_time,
             revocations::all_of_a_call_or_nothing_is_added_where_there_is_no_room,
             revocations::changes_are_read_in_their_order_and_only_once,
             revocations::nothing_is_ever_weakened,
             revocations::the_next_full_second_is_the_default,
             revocations::what_has_ended_is_forgotten_and_told_by_one_time,
+            revocations::what_is_there_is_lengthened_once_where_tokens_live_longer,
             revocations::what_is_written_back_is_as_it_was,
         }
     };

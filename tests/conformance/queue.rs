@@ -413,6 +413,25 @@ pub(crate) async fn depths_say_what_waits_and_since_when(rig: Rig) {
     assert_eq!(depths_of(&moved.partitions[0]).oldest_ms[0], None);
 }
 
+pub(crate) async fn a_glance_says_where_something_is(rig: Rig) {
+    let topics = topics_apart(4);
+    let numbers: Vec<_> = topics.iter().map(partition).collect();
+    let held = rig.hold(&numbers).await;
+    assert!(rig.glance(&held).await.is_empty());
+    let mut later = queued(&topics[1], Priority::Normal, "1");
+    later.not_before_ms = Some(only(rig.fetch(&held[1..2], 0).await).now_ms + LONG_MS);
+    rig.enqueue_one(later).await;
+    assert_eq!(rig.glance(&held).await, [numbers[1]]);
+    let low = rig
+        .enqueue_one(queued(&topics[3], Priority::Low, "2"))
+        .await;
+    assert!(!low.duplicate);
+    assert_eq!(rig.glance(&held).await, [numbers[1], numbers[3]]);
+    let fetched = only(rig.fetch(&held[3..], 0).await);
+    rig.publish_all(&held[3..], &fetched).await;
+    assert_eq!(rig.glance(&held).await, [numbers[1]]);
+}
+
 pub(crate) async fn a_bell_rings_when_something_new_waits(rig: Rig) {
     let topic = topic("queue:bell");
     let number = partition(&topic);

@@ -193,16 +193,35 @@ impl Rig {
         self.enqueue(vec![request]).await.remove(0)
     }
 
-    /// Fetches from these partitions, by as many calls as it takes.
-    pub(crate) async fn fetch(&self, held: &[HeldPartition], from: u64) -> Vec<Fetched> {
+    /// These partitions by the calls that they share.
+    fn calls(&self, held: &[HeldPartition]) -> BTreeMap<CallOf, Vec<HeldPartition>> {
         let mut calls = BTreeMap::<CallOf, Vec<HeldPartition>>::new();
         for held in held {
             let call = self.broker.queue_call_of(held.partition);
             let call = call.expect("some master has it");
             calls.entry(call).or_default().push(*held);
         }
+        calls
+    }
+
+    /// In which of these partitions a glance finds something.
+    pub(crate) async fn glance(&self, held: &[HeldPartition]) -> Vec<u32> {
+        let mut found = Vec::new();
+        for held in self.calls(held).into_values() {
+            let is_something = wait::until("the broker to answer", async || {
+                self.broker.glance(&held).await
+            });
+            let each = held.iter().zip(is_something.await);
+            found.extend(each.filter(|(_, is)| *is).map(|(held, _)| held.partition));
+        }
+        found.sort_unstable();
+        found
+    }
+
+    /// Fetches from these partitions, by as many calls as it takes.
+    pub(crate) async fn fetch(&self, held: &[HeldPartition], from: u64) -> Vec<Fetched> {
         let mut all = Vec::new();
-        for (call, held) in calls {
+        for (call, held) in self.calls(held) {
             let fetched = wait::until("the broker to answer", async || {
                 self.broker.fetch(&held, from).await
             });

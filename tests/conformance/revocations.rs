@@ -1,7 +1,9 @@
 //! The store of revocations: what is added, merged, read and forgotten.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use fanfare::broker::Broker;
-use fanfare::revocation::adding::{Added, Adding, Asked};
+use fanfare::revocation::adding::{Added, Adding, Asked, Mending};
 use fanfare::revocation::reader::{PAGE, Page};
 use fanfare::revocation::store::Store;
 use fanfare::revocation::{ANY_TIME, Mark, PRINTS, print_of};
@@ -30,9 +32,16 @@ fn adding(asked: Vec<Asked>) -> Adding {
     Adding {
         asked,
         kept_ms: KEPT_MS,
+        clock_s: unix_s(),
+        leeway_s: 0,
         above: 0,
         most: 5_000,
     }
+}
+
+fn unix_s() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_1970.expect("it is later than 1970").as_secs()
 }
 
 async fn add(store: &Store, name: &str, issued_before: u64) -> Added {
@@ -91,7 +100,8 @@ pub(crate) async fn nothing_is_ever_weakened(rig: Rig) {
     let store = store(&rig);
     add(&store, "u default ada", 500).await;
     let before = read(&store, 0).await;
-    add(&store, "u default ada", 400).await;
+    let weaker = add(&store, "u default ada", 400).await;
+    assert_eq!(weaker, Added::Stored(500), "it is told what holds");
     let after = read(&store, 0).await;
     assert_eq!(after.rows[0].mark.issued_before, 500);
     assert!(after.rows[0].mark.until_ms >= before.rows[0].mark.until_ms);
@@ -102,8 +112,13 @@ pub(crate) async fn nothing_is_ever_weakened(rig: Rig) {
     store.add(&shorter).await.expect("an answer");
     let last = read(&store, 0).await;
     assert_eq!(last.rows[0].mark.issued_before, 600);
-    assert_eq!(last.rows[0].mark.until_ms, after.rows[0].mark.until_ms);
-    store.add(&shorter).await.expect("an answer");
+    let until_ms = |page: &Page| page.rows[0].mark.until_ms;
+    assert!(
+        until_ms(&last) >= until_ms(&after),
+        "the longest that anybody said holds"
+    );
+    let same = Asked::from(&last.rows[0]);
+    store.add(&adding(vec![same])).await.expect("an answer");
     let same = read(&store, 0).await;
     assert_eq!(same.rows, last.rows, "what changes nothing is no change");
 }
@@ -184,6 +199,59 @@ pub(crate) async fn what_has_ended_is_forgotten_and_told_by_one_time(rig: Rig) {
     })
     .await;
     assert_eq!((names(&page), page.forgot_ms), (vec!["t default c"], ends));
+}
+
+pub(crate) async fn a_token_that_is_taken_now_was_issued_before_the_default_time(rig: Rig) {
+    let store = store(&rig);
+    let of = |name, clock_s| Adding {
+        clock_s,
+        leeway_s: 5,
+        ..adding(vec![asked(name, None)])
+    };
+    let now_s = read(&store, 0).await.now_ms / 1_000;
+    // The clock of the store, of the node, and one that is behind by more than it may be.
+    for (name, clock_s, from) in [
+        ("u default ada", now_s - 100, now_s + 6),
+        ("u default bob", now_s + 100, now_s + 106),
+        ("u default cy", now_s - 1_000, now_s - 700 + 6),
+    ] {
+        let added = store.add(&of(name, clock_s)).await.expect("an answer");
+        let Added::Stored(issued_before) = added else {
+            panic!("there is room");
+        };
+        assert!(
+            (from..from + 10).contains(&issued_before),
+            "{name}: {issued_before}"
+        );
+    }
+}
+
+pub(crate) async fn what_is_there_is_lengthened_once_where_tokens_live_longer(rig: Rig) {
+    let store = store(&rig);
+    add(&store, "u default ada", 500).await;
+    let before = read(&store, 0).await;
+    assert_eq!(before.kept_ms, KEPT_MS);
+    let mending = Mending {
+        kept_ms: KEPT_MS + 7,
+        ..Mending::default()
+    };
+    // Two nodes do it.
+    for _ in 0..2 {
+        store.mend(&mending).await.expect("an answer");
+    }
+    let after = read(&store, before.rows[0].at).await;
+    assert_eq!((after.kept_ms, after.count), (KEPT_MS + 7, 1));
+    assert_eq!(
+        after.rows[0].mark.until_ms,
+        before.rows[0].mark.until_ms + 7
+    );
+    assert_eq!(after.rows[0].mark.issued_before, 500);
+    // A node that keeps them for less long decides nothing.
+    add(&store, "u default bob", 500).await;
+    let page = read(&store, after.rows[0].at).await;
+    assert!(page.rows[0].mark.until_ms >= page.now_ms + KEPT_MS + 7 - 10_000);
+    assert_eq!(page.kept_ms, KEPT_MS + 7);
+    read(&store, 0).await;
 }
 
 pub(crate) async fn what_is_written_back_is_as_it_was(rig: Rig) {

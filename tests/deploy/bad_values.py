@@ -68,8 +68,8 @@ REFUSED = [
     ("a malformed digest", ["image.digest=sha256:abc"],
      "image.digest is \"sha256:abc\": a digest is sha256: and 64 hexadecimal digits in small letters"),
     ("no token key", ["auth.hmacSecret=", "auth.createSecret=false"],
-     "there is no token key, so that nobody could connect: set auth.existingSecret, auth.hmacSecret or "
-     "config.auth.keys, or auth.createSecret: true"),
+     "there is no token key, so that nobody could connect: set auth.existingSecret, auth.hmacSecret, "
+     "config.auth.keys or config.auth.issuers, or auth.createSecret: true"),
     ("no key for the API", ["api.keys=null", "api.createSecret=false"],
      "there is no key for the API, so that no backend could publish: set api.existingSecret or api.keys, or "
      "api.createSecret: true"),

@@ -303,6 +303,38 @@ def sections(page):
     return found
 
 
+TEXT = {"type": "string", "minLength": 1}
+
+
+def issuer(keys, algorithms):
+    """An entry of `[[auth.issuers]]`: its keys are published, or written down."""
+    texts = {"type": "array", "minItems": 1, "items": TEXT}
+    return closed({
+        "issuer": TEXT,
+        "audience": TEXT,
+        "jwks_url": {"type": "string", "pattern": r"^https://[^/@\s#]+(/[^\s#]*)?$"},
+        "ca_file": TEXT,
+        "allow_private": {"type": "boolean"},
+        "algorithms": {"type": "array", "minItems": 1, "items": algorithms},
+        "types": texts,
+        "user_claim": TEXT,
+        "keys": keys,
+    }, required=["issuer"], oneOf=[{"required": ["jwks_url"]}, {"required": ["keys"]}])
+
+
+def client():
+    """An entry of `[[api.clients]]`. Values have no dates, so `expires` is in unix seconds."""
+    digest = {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"}
+    return closed({
+        "name": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+        "key_sha256": {"oneOf": [digest, {"type": "array", "minItems": 1, "maxItems": 2, "items": digest}]},
+        "app": {"type": "string", "pattern": r"^(\*|[a-z0-9_-]{1,32})$"},
+        "scopes": {"type": "array", "minItems": 1, "items": {"enum": ["publish", "read", "users", "queue", "admin"]}},
+        "topics": {"type": "array", "minItems": 1, "maxItems": 100, "items": TEXT},
+        "expires": {"type": "integer", "minimum": 1},
+    }, required=["name", "key_sha256", "scopes"])
+
+
 def config_shape(page):
     known = sections(page)
     namespace = closed(known.pop("namespaces.NAME"))
@@ -321,7 +353,10 @@ def config_shape(page):
     texts = {key: {"type": "string"} for key in fields}
     algorithms = {"enum": ["HS256", "HS384", "HS512", "RS256", "PS256", "ES256", "EdDSA"]}
     key = closed(dict(texts, algorithm=algorithms), required=["algorithm"])
-    properties["auth"]["properties"]["keys"] = {"type": "array", "items": key}
+    keys = {"type": "array", "items": key}
+    properties["auth"]["properties"]["keys"] = keys
+    properties["auth"]["properties"]["issuers"] = {"type": "array", "maxItems": 64, "items": issuer(keys, algorithms)}
+    properties["api"]["properties"]["clients"] = {"type": "array", "maxItems": 1000, "items": client()}
     properties["namespaces"] = {"type": "object", "propertyNames": {"pattern": "^[A-Za-z0-9_./=,~#-]+$"},
                                 "additionalProperties": namespace}
     return closed(properties)

@@ -144,6 +144,10 @@ def named_secrets(given):
     return pairs | {(ref["name"], ref["key"]) for ref in refs if ref}
 
 
+# Keys of a section that the page describes apart, below a heading of their own.
+LISTS_OF_TABLES = {"keys", "issuers", "clients"}
+
+
 def config():
     """Every configuration file is one that the schema of the page knows, and that a binary takes that is named."""
     page = chart_schema.sections((ROOT / "docs/configuration.md").read_text())
@@ -152,7 +156,7 @@ def config():
         for section, keys in settings(objects).items():
             tables = keys.values() if section == "namespaces" else [keys]
             known = page["namespaces.NAME" if section == "namespaces" else section]
-            for key in {key for table in tables for key in table} - set(known) - {"keys"}:
+            for key in {key for table in tables for key in table} - set(known) - LISTS_OF_TABLES:
                 faults.append(f"{label}: {section}.{key} is no key of docs/configuration.md")
             seen += len(keys)
         faults += [f"{label}: {fault}" for fault in (judged_by_binary(objects) if BINARY else [])]

@@ -180,6 +180,18 @@ CONFIG = [
     ("a token key of another kind", {"config": {"auth": {"keys": [{"algorithm": "HS256", "public_key_file": "/x"}]}}},
      "config.auth.keys[0] has algorithm HS256 and [public_key_file]: it takes exactly one of secret_env, "
      "secret_file"),
+    ("a token key of an issuer without anything",
+     {"config": {"auth": {"issuers": [{"issuer": "a", "keys": [{"algorithm": "ES256"}]}]}}},
+     "config.auth.issuers[0].keys[0] has algorithm ES256 and []: it takes exactly one of public_key, "
+     "public_key_env, public_key_file"),
+    ("an issuer without keys", {"config": {"auth": {"issuers": [{"issuer": "a"}]}}}, "at '/config/auth/issuers/0'"),
+    ("an issuer by http", {"config": {"auth": {"issuers": [{"issuer": "a", "jwks_url": "http://a.example"}]}}},
+     "at '/config/auth/issuers/0/jwks_url'"),
+    ("a client with its key", {"config": {"api": {"clients": [{"name": "a", "key_sha256": "ffk_secret",
+                                                              "scopes": ["read"]}]}}},
+     "at '/config/api/clients/0/key_sha256'"),
+    ("a client without scopes", {"config": {"api": {"clients": [{"name": "a", "key_sha256": "0" * 64}]}}},
+     "at '/config/api/clients/0': missing property 'scopes'"),
     ("a level that is none", {"config": {"log": {"level": "verbose"}}}, "at '/config/log/level'"),
     ("an origin with a path", {"config": {"auth": {"origins": ["https://a.example.com/"]}}},
      "at '/config/auth/origins/0'"),

@@ -1,7 +1,8 @@
 """The chart's own HPA over real nodes, under a step of real load.
 
-In: helm/fanfare/ci/hpa.yaml, a redis-server, one `fanfare serve` a pod, Prometheus and prometheus-adapter
-(custom_metrics.py), `fanfare bench queue` which keeps 3,000 entries a pod of the beginning in the queue. Out:
+In: helm/fanfare/ci/hpa.yaml, a redis-server, one `fanfare serve` a pod with a limit of processor time,
+Prometheus and prometheus-adapter (custom_metrics.py), a feeder that keeps 3,000 entries a pod of the beginning
+in the queue, `fanfare bench queue` which looks at what comes out. Out:
 more pods within 60 s, one change of direction, one pod fewer at a time and slower than a node leaves, no
 message lost, doubled or out of order for the load and for sessions that stay all the time, every node ended
 in order.
@@ -21,6 +22,7 @@ from audience import SESSIONS, Audience
 from commands import expect, tell
 from control_plane import free_ports, until
 from custom_metrics import CustomMetrics
+from feeder import Feeder
 from kwok_stages import PROCESS
 from metrics_api import Figures, MetricsApi
 from node_processes import Kubelet
@@ -30,9 +32,13 @@ FEWEST = 3
 # What this machine has room for; 3,000 entries for each of three pods ask for nine, too.
 MOST = 9
 QUEUED = 3000 * FEWEST
-# A part of what is on its way has left the queue, and is not seen in its depth. More would be refused: the
-# queue has the capacity that the chart gives it, and a node counts what it took since the last heartbeat too.
-ON_THEIR_WAY = 2 * QUEUED
+# So many are asked for: what nodes have taken and not yet published is not seen in their depth.
+WANTED = 2 * QUEUED
+CAPACITY = 100_000
+# Of each pod, held by its control group. With a core each three nodes move what one Redis can: they would be
+# nearly idle, and there would be no reason for more.
+LIMITS = {"cpu": "100m", "memory": "512Mi"}
+ON_THEIR_WAY = 500
 LOAD_S = 60
 GROWN_S = 60
 READY_S = 120
@@ -122,6 +128,8 @@ def installed(cluster, redis_url):
         "autoscaling": {"minReplicas": FEWEST, "maxReplicas": MOST,
                         "queueMetric": os.environ.get("SCALING_METRIC", "pressure")},
         "podAnnotations": {PROCESS: "yes"},
+        "resources": {"requests": LIMITS, "limits": LIMITS},
+        "config": {"queue": {"capacity": CAPACITY}},
         "minReadySeconds": 0,
     }
     if "SCALING_DOWN_S" in os.environ:
@@ -146,17 +154,21 @@ def under_load(cluster, namespace, kubelet, figures, program):
     first = kubelet.serving()[0]
     environment = {"PATH": os.environ["PATH"], "TOKEN_SECRET": SECRET, "FANFARE_API_KEY": KEY}
     command = [program, "bench", "queue", "--sessions", "600", "--ahead", str(ON_THEIR_WAY), "--list", "100",
-               "--feeders", "6", "--seconds", str(LOAD_S), "--patience", "30", "--format", "json",
+               "--feeders", "2", "--seconds", str(LOAD_S), "--patience", "30", "--format", "json",
                "--secret-env", "TOKEN_SECRET",
                "--url", f"ws://127.0.0.1:{first.ports['http']}/v1/connect",
                "--api-url", f"http://127.0.0.1:{first.ports['api']}"]
     seen = Seen(time.monotonic(), [(0.0, FEWEST)])
     log = open(cluster.plane.folder / "bench.log", "w+")
     load = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+    feeder = Feeder([f"http://127.0.0.1:{node.ports['api']}" for node in kubelet.serving()], KEY, WANTED)
     down, quiet = down_of(cluster, namespace), 0.0
     # The window, then one period for each pod, and as much again for a machine that is busy.
     end = time.monotonic() + LOAD_S + 2 * (down[0] + down[1] * (MOST - FEWEST)) + READY_S
+    feeder.start()
     while quiet < SETTLED_S:
+        if load.poll() is not None:
+            feeder.stop()
         replicas = cluster.plane.call("GET", scale_path(namespace))["spec"]["replicas"]
         seen.note(replicas, figures, load.poll() is None)
         at_rest = load.poll() is not None and replicas == FEWEST and len(kubelet.serving()) == FEWEST
@@ -164,6 +176,8 @@ def under_load(cluster, namespace, kubelet, figures, program):
         expect(not kubelet.faults, f"nodes did not do well: {kubelet.faults}")
         expect(time.monotonic() < end, f"not back at {FEWEST} pods: {seen.changes}")
         time.sleep(1)
+    expect(not feeder.fault, f"the feeder: {feeder.fault!r}")
+    print(f"  fed: {feeder.sent} entries for users who are not there", flush=True)
     said = load.stdout.read()
     log.seek(0)
     expect(said.strip(), f"the load failed: {log.read()[-1000:]}")

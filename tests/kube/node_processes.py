@@ -11,6 +11,7 @@ import http.client
 import itertools
 import json
 import os
+import pathlib
 import subprocess
 import threading
 import time
@@ -38,6 +39,12 @@ class Node:
         self.grace_s = 0
         # From the deletion to the end of the process, in seconds.
         self.process = self.code = self.leave_s = None
+        # Where the pod has a limit of processor time.
+        self.group = None
+
+    def forget_group(self):
+        if self.group:
+            self.group.rmdir()
 
     def answers(self, path):
         """What the node says on its port for metrics, or nothing."""
@@ -124,9 +131,15 @@ class Kubelet:
             environment[one["name"]] = self.value(node, one)
         for port, key in LISTENERS.items():
             environment[key] = f"127.0.0.1:{node.ports[port]}"
-        # A core each: a node measures itself by the cores that it may use, and several of them share this
-        # machine as they would never share one in a cluster.
-        command = ["taskset", "-c", str(node.core), self.program, *self.arguments(node, folder)]
+        command = [self.program, *self.arguments(node, folder)]
+        limit = node.container.get("resources", {}).get("limits", {}).get("cpu")
+        if limit:
+            node.group = limited(node.name, cores(limit))
+            command = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(node.group), *command]
+        else:
+            # A core each: a node measures itself by the cores that it may use, and several of them share
+            # this machine as they would never share one in a cluster.
+            command = ["taskset", "-c", str(node.core), *command]
         with open(folder / "log", "w") as log:
             node.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
@@ -179,6 +192,7 @@ class Kubelet:
             node.code = node.process.wait()
             self.faults.append(f"{node.name} did not end within its grace period of {node.grace_s} s")
         node.leave_s = time.monotonic() - begun
+        node.forget_group()
         # A kubelet takes the pod away in the same words.
         self.plane.call("DELETE", node.path, {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0,
                                               "preconditions": {"uid": node.pod["metadata"]["uid"]}})
@@ -189,3 +203,23 @@ class Kubelet:
             if node.process and node.process.poll() is None:
                 node.process.kill()
                 node.process.wait()
+                node.forget_group()
+
+
+def cores(quantity):
+    """A quantity of Kubernetes as a number: "250m" is a quarter."""
+    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+
+
+def limited(name, limit):
+    """A control group that has no more processor time than the pod's limit."""
+    newer = pathlib.Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    group = pathlib.Path("/sys/fs/cgroup" if newer else "/sys/fs/cgroup/cpu") / f"fanfare-kube-{name}"
+    group.mkdir(exist_ok=True)
+    period = 100_000
+    if newer:
+        (group / "cpu.max").write_text(f"{int(limit * period)} {period}")
+    else:
+        (group / "cpu.cfs_period_us").write_text(str(period))
+        (group / "cpu.cfs_quota_us").write_text(str(int(limit * period)))
+    return group

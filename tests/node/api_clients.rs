@@ -134,7 +134,7 @@ async fn an_act_stands_in_redis_and_in_the_log_before_it_is_done() {
         ("client", "support"),
         ("app", "default"),
         ("operation", "disconnect"),
-        ("about", "ada"),
+        ("about", r#"{"user":"ada"}"#),
         ("address", "127.0.0.1"),
     ] {
         assert_eq!(told[0][field], value, "{told:?}");
@@ -146,7 +146,7 @@ async fn an_act_stands_in_redis_and_in_the_log_before_it_is_done() {
     let kept = redis
         .ask(&["XRANGE", "ff:audit", "-", "+"])
         .expect("Redis answers");
-    for text in ["attempted", "support", "ada", "127.0.0.1"] {
+    for text in ["attempted", "support", r#"{"user":"ada"}"#, "127.0.0.1"] {
         assert!(kept.iter().any(|one| one == text), "{text} in {kept:?}");
     }
 
@@ -162,7 +162,7 @@ async fn an_act_stands_in_redis_and_in_the_log_before_it_is_done() {
     })
     .await;
     let told = node.until_told("audit_refused").await;
-    assert_eq!(told[0]["about"], "bob", "{told:?}");
+    assert_eq!(told[0]["about"], r#"{"user":"bob"}"#, "{told:?}");
     let answer = call(node.api, http::DEV_KEY, ("POST", "/v1/nodes/node-0/drain")).await;
     assert_eq!(answer.status, 200, "a node may leave: {}", answer.text());
 }

@@ -280,6 +280,7 @@ async fn r20_a_node_tells_its_health_in_one_line_in_detail_and_in_figures() {
         "memory",
         "queue",
         "revocations",
+        "apps",
         "alerts",
     ];
     assert_eq!(names, parts, "{detailed}");

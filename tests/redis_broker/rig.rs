@@ -181,12 +181,16 @@ impl Peer {
         while !is_it(&self.next().await) {}
     }
 
-    /// The next event of the feed.
+    /// The next event of the feed, beside word that it is down.
     pub(crate) async fn next(&mut self) -> FeedEvent {
-        let event = timeout(PATIENCE, self.feed.recv()).await;
-        event
-            .expect("an event arrives in time")
-            .expect("the feed stays open")
+        loop {
+            let event = timeout(PATIENCE, self.feed.recv()).await;
+            let event = event.expect("an event arrives in time");
+            match event.expect("the feed stays open") {
+                FeedEvent::Down(_) => {}
+                event => return event,
+            }
+        }
     }
 
     /// Waits until a publication is refused at once, because its master is known to be away.

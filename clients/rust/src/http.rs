@@ -16,6 +16,8 @@ use serde_json::Value;
 
 use crate::dial::{DialError, Place, Tls, TrustError};
 
+/// Says which app a call is about.
+const APP: &str = "fanfare-app";
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a whole answer. A node answers within its command timeout of 2 s.
@@ -44,6 +46,9 @@ pub enum ApiError {
     /// Whom to trust is not to be found out.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// The name of the app has bytes that no header can carry.
+    #[error("the name of the app has characters that are not allowed in a header")]
+    App,
     /// The key has bytes that no header can carry.
     #[error("the API key has characters that are not allowed in a header")]
     Key,
@@ -123,6 +128,8 @@ pub struct Api {
     prefix: String,
     host: HeaderValue,
     authorization: HeaderValue,
+    /// The app that calls are about; `None`: that of the key.
+    app: Option<HeaderValue>,
     place: Place,
     connection: Option<SendRequest<Full<Bytes>>>,
     answer_bytes_max: usize,
@@ -161,9 +168,22 @@ impl Api {
             host: HeaderValue::try_from(authority.as_str()).map_err(|_| wrong())?,
             base,
             authorization,
+            app: None,
             place,
             connection: None,
             answer_bytes_max: ANSWER_BYTES_MAX,
+        })
+    }
+
+    /// Makes every call about this app, for a key of several apps.
+    ///
+    /// # Errors
+    /// [`ApiError::App`]: the name can be none.
+    pub fn of_app(self, app: &str) -> Result<Self, ApiError> {
+        let app = HeaderValue::try_from(app).map_err(|_| ApiError::App)?;
+        Ok(Self {
+            app: Some(app),
+            ..self
         })
     }
 
@@ -200,6 +220,14 @@ impl Api {
         self.call(Method::POST, path, body.into()).await
     }
 
+    /// Puts JSON in the place of what is there. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`ApiError`], `Refused` for every status but 2xx.
+    pub async fn put(&mut self, path: &str, body: String) -> Result<Value, ApiError> {
+        self.call(Method::PUT, path, body.into()).await
+    }
+
     /// Takes something away. A call whose answer was lost is not repeated: it may have been done.
     ///
     /// # Errors
@@ -230,7 +258,11 @@ impl Api {
     ) -> Result<(StatusCode, Value), ApiError> {
         let url = format!("{}{path}", self.base);
         let uri = format!("{}{path}", self.prefix);
-        let request = Request::builder()
+        let mut request = Request::builder();
+        if let Some(app) = &self.app {
+            request = request.header(APP, app);
+        }
+        let request = request
             .method(method)
             .uri(uri)
             .header(HOST, &self.host)

@@ -79,8 +79,9 @@ close_reasons! {
     SlowConsumer: Some(4103), "slow_consumer", "slow consumer";
     /// A broken invariant of this session.
     Internal: Some(4104), "internal", "internal error";
-    /// The broker does not answer for what the session needs before it can open.
-    Unavailable: Some(4105), "unavailable", "the broker is not available";
+    /// What the session needs before it can open cannot be had: the broker's answer, or a check of its
+    /// token. The `error` before it says which.
+    Unavailable: Some(4105), "unavailable", "the session cannot be opened at present";
     /// No sign of life within the pong limit.
     PingTimeout: Some(4200), "ping_timeout", "ping timeout";
     /// Nothing arrived for the idle limit (only where pings are off).

@@ -66,6 +66,13 @@ impl App {
     }
 }
 
+impl std::borrow::Borrow<str> for App {
+    /// The name, by which a map of apps is asked.
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
 /// Who a session belongs to: 1 to 199 bytes of printable ASCII without space, `{`, `}`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct User(Arc<str>);

@@ -36,8 +36,8 @@ are told at once.
 {{- define "fanfare.checkSecrets" -}}
 {{- $faults := list -}}
 {{- $auth := default dict .Values.config.auth -}}
-{{- if not (or (include "fanfare.tokenRef" .) $auth.keys $auth.anonymous) -}}
-{{- $faults = append $faults "there is no token key, so that nobody could connect: set auth.existingSecret, auth.hmacSecret or config.auth.keys, or auth.createSecret: true" -}}
+{{- if not (or (include "fanfare.tokenRef" .) $auth.keys $auth.issuers $auth.hmac_secret_file $auth.anonymous) -}}
+{{- $faults = append $faults "there is no token key, so that nobody could connect: set auth.existingSecret, auth.hmacSecret, config.auth.keys or config.auth.issuers, or auth.createSecret: true" -}}
 {{- end -}}
 {{- if and .Values.auth.hmacSecret (lt (len .Values.auth.hmacSecret) 32) -}}
 {{- $faults = append $faults (printf "auth.hmacSecret has %d bytes: a token secret has at least 32; `openssl rand -hex 32` makes one" (len .Values.auth.hmacSecret)) -}}

@@ -29,14 +29,21 @@ again when it starts; these are those that a change of one setting breaks.
 {{- if and $auth.cookie (not $auth.origins) -}}
 {{- $faults = append $faults "config.auth.cookie is set without config.auth.origins: pages of everybody could connect with the cookie. Set the origins" -}}
 {{- end -}}
-{{- range $index, $key := $auth.keys -}}
+{{- $lists := list (list "config.auth.keys" (default list $auth.keys)) -}}
+{{- range $index, $issuer := $auth.issuers -}}
+{{- $lists = append $lists (list (printf "config.auth.issuers[%d].keys" $index) (default list $issuer.keys)) -}}
+{{- end -}}
+{{- range $lists -}}
+{{- $path := first . -}}
+{{- range $index, $key := last . -}}
 {{- $fields := ternary (list "secret_env" "secret_file") (list "public_key" "public_key_env" "public_key_file") (hasPrefix "HS" $key.algorithm) -}}
 {{- $given := list -}}
 {{- range list "secret_env" "secret_file" "public_key" "public_key_env" "public_key_file" -}}
 {{- if get $key . -}}{{- $given = append $given . -}}{{- end -}}
 {{- end -}}
 {{- if not (and (eq (len $given) 1) (has (first $given) $fields)) -}}
-{{- $faults = append $faults (printf "config.auth.keys[%d] has algorithm %s and [%s]: it takes exactly one of %s" $index $key.algorithm (join ", " $given) (join ", " $fields)) -}}
+{{- $faults = append $faults (printf "%s[%d] has algorithm %s and [%s]: it takes exactly one of %s" $path $index $key.algorithm (join ", " $given) (join ", " $fields)) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $faults -}}

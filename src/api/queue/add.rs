@@ -38,12 +38,13 @@ use fanfare_protocol::ids::Topic;
     responses((status = 202, description = "The queue has at least one target's entry.", body = EnqueueAnswers), BodyRefused, Refused)
 )]
 pub(in crate::api) async fn enqueue(
-    Admitted { state, caller, .. }: Admitted<asks::Enqueue>,
+    admitted: Admitted<asks::Enqueue>,
     parent: Parent,
     wanted: Wanted,
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
+    let Admitted { state, caller, .. } = admitted.again()?;
     let mut bound = Bound::now(&state);
     let read = || body::read((&state, &caller), &sent, parent, &mut bound);
     let asked = tasks::heavy(sent.bytes.len(), read).await;

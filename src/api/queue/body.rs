@@ -4,14 +4,12 @@
 //! target, in the order of the bodies. Bounds: those of a publication and of a batch, how full the
 //! queue may be ([`Bound`]), and [`LATER_MAX_MS`].
 
-use std::collections::HashSet;
-
 use utoipa::openapi::schema::{ArrayBuilder, OneOfBuilder, Schema};
 use utoipa::openapi::{Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::answers::{EntryResult, Items};
-use super::bound::Bound;
+use super::bound::{Bound, NotTaken};
 use crate::api::auth::Caller;
 use crate::api::body::Sent;
 use crate::api::body_fields::{BodyFields, Known};
@@ -21,8 +19,6 @@ use crate::api::publish::{BATCH_TARGETS_FACTOR, too_many};
 use crate::api::state::ApiState;
 use crate::api::trace::Parent;
 use crate::api::unix_ms;
-use crate::broker::BrokerError;
-use crate::broker::idempotency::Publisher;
 use crate::broker::queue::entry::QueuedMessage;
 use crate::broker::queue::once;
 use crate::broker::queue::{EnqueueRequest, LATER_MAX_MS, PRIORITIES};
@@ -172,7 +168,6 @@ pub(super) fn read(
         bound,
         now_ms: unix_ms(),
         size: Size::default(),
-        stopped: HashSet::new(),
     };
     if !is_list(sent.encoding, &sent.bytes) {
         return Ok(Asked {
@@ -259,8 +254,6 @@ struct Reading<'a, 'b> {
     bound: &'a mut Bound<'b>,
     now_ms: u64,
     size: Size,
-    /// Where an entry was refused: later ones are not tried, so that repeating it keeps the order.
-    stopped: HashSet<(Topic, Priority)>,
 }
 
 impl Reading<'_, '_> {
@@ -273,8 +266,11 @@ impl Reading<'_, '_> {
             Err(_) => {
                 let names = publication::named(self.state, &fields).into_iter();
                 let topics = names.filter_map(|name| name.topic(&self.caller.app).ok());
-                let stopped = topics.flat_map(|topic| PRIORITIES.map(|one| (topic.clone(), one)));
-                self.stopped.extend(stopped);
+                for topic in topics {
+                    for priority in PRIORITIES {
+                        self.bound.stop(&topic, priority);
+                    }
+                }
             }
         }
         targets
@@ -295,7 +291,7 @@ impl Reading<'_, '_> {
             .or(self.parent.context)
             .map(|context| context.to_string());
         let kept_ms = once_ms(state);
-        let publisher = Publisher::Api(&caller.app).remembered("");
+        let publisher = caller.publisher().remembered("");
         let once = |topic: &Topic| {
             let key = content.idempotency_key.as_deref()?;
             Some((once::digest(&publisher, key, topic), kept_ms))
@@ -306,11 +302,16 @@ impl Reading<'_, '_> {
                 state.metrics.queue.count_refused(EntryRefusal::Invalid, 1);
                 EntryResult::failed(name, &error)
             })?;
-            let namespace = state.config.namespace(&topic);
+            let settings = state.apps.of_topic(&topic);
+            let namespace = settings.namespace(&topic);
             let mut publication = content.publication(namespace);
             // Its `ttl_ms` begins when it may be published.
             publication.time_ms = publication.time_ms.max(times.not_before_ms.unwrap_or(0));
-            self.take(&topic, publication.priority)?;
+            let taken = self.bound.take(&topic, publication.priority);
+            taken.map_err(|why| match why {
+                NotTaken::NotTried => EntryResult::of_broker(&topic, &Unavailable::NotTried.into()),
+                NotTaken::Full(refused) => EntryResult::failed(topic.name(), &refused),
+            })?;
             Ok(EnqueueRequest {
                 not_before_ms: times.not_before_ms,
                 replicas: namespace.replicas(),
@@ -324,19 +325,6 @@ impl Reading<'_, '_> {
             })
         });
         Ok(targets.collect())
-    }
-
-    /// Takes room for an entry, unless an earlier one of its target and priority was refused.
-    fn take(&mut self, topic: &Topic, priority: Priority) -> Result<(), EntryResult> {
-        let row = (topic.clone(), priority);
-        if self.stopped.contains(&row) {
-            let error = BrokerError::Unavailable(Unavailable::NotTried);
-            return Err(EntryResult::of_broker(topic, &error));
-        }
-        self.bound.take(priority).map_err(|error| {
-            self.stopped.insert(row);
-            EntryResult::failed(topic.name(), &error)
-        })
     }
 }
 

@@ -6,15 +6,17 @@
 //! part, so that what matters most is taken last and still after everything else is refused.
 //! Approximate: what other nodes took since their last heartbeats is not known.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use super::taken::Taken;
 use crate::api::state::ApiState;
 use crate::broker::BrokerError;
 use crate::broker::queue::{Enqueued, rank};
+use crate::broker::unavailable::Unavailable;
 use crate::telemetry::queue_metrics::{EntryRefusal, QueueMetrics};
 use fanfare_protocol::error::{ErrorCode, WireError};
-use fanfare_protocol::ids::Priority;
+use fanfare_protocol::ids::{Priority, Topic};
 
 /// From so many percent of `queue.capacity` on a priority is refused, by its rank.
 pub const CAPACITY_PERCENT: [u64; 4] = [100, 90, 80, 70];
@@ -31,6 +33,24 @@ pub(super) fn is_spared(answer: &Result<Enqueued, BrokerError>) -> bool {
     }
 }
 
+/// Why an entry is not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NotTaken {
+    /// An earlier one of its topic and priority was refused.
+    NotTried,
+    /// `rate_limited`, with the bound in words.
+    Full(WireError),
+}
+
+impl From<NotTaken> for WireError {
+    fn from(not_taken: NotTaken) -> Self {
+        match not_taken {
+            NotTaken::NotTried => BrokerError::from(Unavailable::NotTried).told(),
+            NotTaken::Full(refused) => refused,
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Bound<'a> {
@@ -39,6 +59,8 @@ pub(super) struct Bound<'a> {
     now: Instant,
     /// So many of what was taken are this request's.
     own: u64,
+    /// Where an entry of this request was refused.
+    stopped: HashSet<(Topic, Priority)>,
     /// `queue.capacity`.
     capacity: u64,
     /// How much of its `maxmemory` the fullest master of Redis uses.
@@ -52,22 +74,40 @@ impl<'a> Bound<'a> {
         let waiting = status.told.depth().saturating_add(status.told.later);
         let published = state.metrics.queue.published.get();
         let now = Instant::now();
-        state.queue_taken.lock().told(waiting, published, now);
+        state.queue_taken.told(waiting, published, now);
         Self {
             taken: &state.queue_taken,
             metrics: &state.metrics.queue,
             now,
             own: 0,
+            stopped: HashSet::new(),
             capacity: state.config.queue.capacity,
             memory_percent: status.redis_memory_percent,
         }
     }
 
-    /// Takes one more entry.
+    /// Takes one more entry, unless an earlier one of its topic and priority was refused: it is not tried
+    /// then, so that repeating it keeps the order.
     ///
     /// # Errors
-    /// `rate_limited`, with the bound in words; then it is not counted.
-    pub(super) fn take(&mut self, priority: Priority) -> Result<(), WireError> {
+    /// [`NotTaken`]; then it is not counted.
+    pub(super) fn take(&mut self, topic: &Topic, priority: Priority) -> Result<(), NotTaken> {
+        if self.stopped.contains(&(topic.clone(), priority)) {
+            return Err(NotTaken::NotTried);
+        }
+        self.room(priority).map_err(|refused| {
+            self.stop(topic, priority);
+            NotTaken::Full(refused)
+        })
+    }
+
+    /// One of this topic and priority could not be taken, or not be stored: later ones of the request are
+    /// not tried.
+    pub(super) fn stop(&mut self, topic: &Topic, priority: Priority) {
+        self.stopped.insert((topic.clone(), priority));
+    }
+
+    fn room(&mut self, priority: Priority) -> Result<(), WireError> {
         let mut taken = self.taken.lock();
         if let Err((why, refused)) = self.judge(priority, taken.waiting()) {
             self.metrics.count_refused(why, 1);
@@ -149,6 +189,9 @@ mod tests {
 
     use super::*;
     use crate::broker::queue::PRIORITIES;
+    use fanfare_protocol::ids::App;
+
+    const HEARTBEATS: Duration = Duration::from_secs(1);
 
     fn bound(taken: &Taken, capacity: u64, memory_percent: Option<u8>) -> Bound<'_> {
         Bound {
@@ -156,13 +199,14 @@ mod tests {
             metrics: Box::leak(Box::default()),
             now: Instant::now(),
             own: 0,
+            stopped: HashSet::new(),
             capacity,
             memory_percent,
         }
     }
 
     fn taken(waiting: u64, capacity: u64, memory_percent: Option<u8>) -> Vec<Priority> {
-        let none = Taken::default();
+        let none = Taken::told_by(HEARTBEATS);
         let bound = bound(&none, capacity, memory_percent);
         let is_taken = |priority: &Priority| bound.judge(*priority, waiting).is_ok();
         PRIORITIES.into_iter().filter(is_taken).collect()
@@ -200,11 +244,11 @@ mod tests {
 
     #[test]
     fn what_was_taken_counts_and_the_refusal_says_which_bound_it_was() {
-        let taken = Taken::default();
-        taken.lock().told(69, 0, Instant::now());
+        let taken = Taken::told_by(HEARTBEATS);
+        taken.told(69, 0, Instant::now());
         let mut bound = bound(&taken, 100, Some(82));
-        assert!(bound.take(Priority::Normal).is_ok());
-        let refused = bound.take(Priority::Low).unwrap_err();
+        assert!(bound.room(Priority::Normal).is_ok());
+        let refused = bound.room(Priority::Low).unwrap_err();
         assert_eq!(refused.code, ErrorCode::RateLimited);
         assert_eq!(
             refused.message,
@@ -213,7 +257,7 @@ mod tests {
         );
         // What was there before, or is not there, makes room again.
         bound.give_back(7);
-        let refused = bound.take(Priority::Low).unwrap_err();
+        let refused = bound.room(Priority::Low).unwrap_err();
         assert_eq!(
             refused.message,
             "Redis uses 82 % of its memory (maxmemory); from 80 % on entries of priority low are \
@@ -224,14 +268,14 @@ mod tests {
 
     #[test]
     fn what_is_taken_between_two_figures_never_goes_beyond_the_capacity() {
-        let (taken, begin) = (Taken::default(), Instant::now());
+        let (taken, begin) = (Taken::told_by(HEARTBEATS), Instant::now());
         let at = |ms| begin + Duration::from_millis(ms);
         let take = |ms: u64, told: u64, published: u64| {
-            taken.lock().told(told, published, at(ms));
+            taken.told(told, published, at(ms));
             let mut bound = bound(&taken, 1_000, None);
             bound.now = at(ms);
             (0..600)
-                .filter(|_| bound.take(Priority::Critical).is_ok())
+                .filter(|_| bound.room(Priority::Critical).is_ok())
                 .count()
         };
         // Many requests before the first figure.
@@ -246,7 +290,7 @@ mod tests {
         assert_eq!(take(2_000, 1_000, 0), 0);
         assert_eq!(take(3_000, 900, 0), 100);
         // What this node publishes at once is never told at all.
-        taken.lock().told(0, 0, at(10_000));
+        taken.told(0, 0, at(10_000));
         assert_eq!(taken.lock().waiting(), 0, "old entries are told or gone");
         for second in 0..20_u64 {
             assert_eq!(take(11_000 + second * 1_000, 0, second * 600), 600);
@@ -255,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_wait_is_one_to_five_seconds_by_how_full_it_is_and_differs() {
-        let none = Taken::default();
+        let none = Taken::told_by(HEARTBEATS);
         let bound = bound(&none, 1_000, None);
         let wait = |waiting| {
             let (_, error) = bound.judge(Priority::Low, waiting).unwrap_err();
@@ -272,5 +316,40 @@ mod tests {
         );
         assert!(light.iter().any(|ms| *ms != light[0]));
         assert!(wait(u64::MAX) <= WAIT_MAX_MS);
+    }
+
+    #[test]
+    fn heartbeats_that_come_seldom_leave_what_was_taken_untold_for_longer() {
+        let begin = Instant::now();
+        let waiting = |heartbeats: u64, s: u64| {
+            let taken = Taken::told_by(Duration::from_secs(heartbeats));
+            taken.lock().take(begin);
+            taken.told(0, 0, begin + Duration::from_secs(s));
+            taken.lock().waiting()
+        };
+        assert_eq!([waiting(1, 3), waiting(1, 4)], [1, 0]);
+        assert_eq!([waiting(12, 25), waiting(12, 26)], [1, 0]);
+    }
+
+    #[test]
+    fn what_comes_behind_a_refused_entry_of_its_topic_and_priority_is_not_tried() {
+        let taken = Taken::told_by(HEARTBEATS);
+        taken.told(70, 0, Instant::now());
+        let mut bound = bound(&taken, 100, None);
+        let topic = |name: &str| Topic::new(&App::default_app(), name).unwrap();
+        let mut code = |name: &str, priority| {
+            let taken = bound.take(&topic(name), priority);
+            taken.err().map(|why| WireError::from(why).code)
+        };
+        assert_eq!(code("a", Priority::Low), Some(ErrorCode::RateLimited));
+        assert_eq!(code("a", Priority::High), None);
+        assert_eq!(code("b", Priority::Normal), None);
+        // There is room again.
+        taken.told(0, 0, Instant::now());
+        assert_eq!(code("a", Priority::Low), Some(ErrorCode::Unavailable));
+        assert_eq!(code("b", Priority::Low), None);
+        bound.stop(&topic("b"), Priority::Low);
+        let taken = bound.take(&topic("b"), Priority::Low);
+        assert_eq!(taken, Err(NotTaken::NotTried));
     }
 }

@@ -13,6 +13,7 @@ use super::faults::PartitionFault;
 use super::letters::LetterId;
 use super::selection::{PLACE, WHY};
 use super::walk::Walk;
+use super::whose::Whose;
 use crate::api::auth::{Admitted, asks};
 use crate::api::body::Wanted;
 use crate::api::error::ApiError;
@@ -90,7 +91,8 @@ pub struct Letter {
     pub priority: Priority,
     /// Its name in the queue.
     pub entry: String,
-    /// Why it is dead: `bad_entry`, `wrong_partition`, `too_large`, `expired`, `failed` or `crashed`.
+    /// Why it is dead: `bad_entry`, `wrong_partition`, `too_large`, `expired`, `failed`, `crashed`
+    /// or `unknown_app`.
     pub why: &'static str,
     /// The same for people.
     pub error: String,
@@ -137,17 +139,18 @@ impl Letter {
     responses((status = 200, description = "A page of dead letters.", body = DeadPage), BadRequest, Refused)
 )]
 pub(in crate::api) async fn list_dead(
-    Admitted { state, .. }: Admitted<asks::SeeDead>,
+    Admitted { state, caller, .. }: Admitted<asks::SeeDead>,
     wanted: Wanted,
     Fields(params): Fields<DeadParams>,
 ) -> Result<Response, ApiError> {
     let limit = names::within(params.limit, &state)? as usize;
     let bytes_max = state.config.session.page_bytes_max;
+    let whose = Whose::of(&state, &caller);
     let mut walk = Walk::after(&*state, params.after);
     let (mut letters, mut bytes, mut more) = (Vec::new(), 0, false);
     let mut last = params.after;
     while let Some(letter) = walk.next().await {
-        let is_wanted = params.why.is_none_or(|why| why == letter.why);
+        let is_wanted = params.why.is_none_or(|why| why == letter.why) && whose.has(&letter);
         let letter_bytes = letter.kept.len() + LETTER_BYTES;
         let is_full = bytes + letter_bytes > bytes_max && !letters.is_empty();
         more = letters.len() == limit || (is_wanted && is_full);

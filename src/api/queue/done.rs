@@ -16,6 +16,7 @@ use super::body::once_ms;
 use super::bound::{Bound, is_spared};
 use super::letters::{self, LETTERS_MAX, LetterId};
 use super::walk::{Shelf, Walk};
+use super::whose::Whose;
 use crate::api::state::ApiState;
 use crate::api::unix_ms;
 use crate::broker::queue::{DeadLetter, ENQUEUE_MAX, EnqueueRequest, Why};
@@ -66,6 +67,7 @@ pub struct Undone {
 /// all, so that the next call begins with letters of which none has been redriven.
 pub(super) struct Letters<'a, S> {
     walk: Walk<'a, S>,
+    whose: &'a Whose,
     why: Option<Why>,
     count: usize,
     /// The partition before which it ended.
@@ -73,10 +75,15 @@ pub(super) struct Letters<'a, S> {
 }
 
 impl<'a, S: Shelf> Letters<'a, S> {
-    /// All, or those that died of this, after this place.
-    pub(super) fn new(shelf: &'a S, why: Option<Why>, after: Option<LetterId>) -> Self {
+    /// All of these apps, or those that died of this, after this place.
+    pub(super) fn new(
+        (shelf, whose): (&'a S, &'a Whose),
+        why: Option<Why>,
+        after: Option<LetterId>,
+    ) -> Self {
         Self {
             walk: Walk::after(shelf, after),
+            whose,
             why,
             count: 0,
             ended_before: None,
@@ -103,7 +110,8 @@ impl<'a, S: Shelf> Letters<'a, S> {
         let mut letters = Vec::new();
         while letters.len() < ENQUEUE_MAX && self.goes_on().await {
             let letter = self.walk.here().await;
-            let wanted = letter.filter(|one| self.why.is_none_or(|why| why == one.why));
+            let wanted = letter
+                .filter(|one| self.why.is_none_or(|why| why == one.why) && self.whose.has(one));
             self.count += usize::from(wanted.is_some());
             letters.extend(wanted);
         }
@@ -114,15 +122,17 @@ impl<'a, S: Shelf> Letters<'a, S> {
 /// What a call has done.
 pub(super) struct Done<'a> {
     state: &'a ApiState,
+    whose: &'a Whose,
     bound: Bound<'a>,
     pub(super) count: u64,
     pub(super) rest: Rest,
 }
 
 impl<'a> Done<'a> {
-    pub(super) fn new(state: &'a ApiState) -> Self {
+    pub(super) fn new(state: &'a ApiState, whose: &'a Whose) -> Self {
         Self {
             state,
+            whose,
             bound: Bound::now(state),
             count: 0,
             rest: Rest {
@@ -162,8 +172,9 @@ impl<'a> Done<'a> {
         let mut letters = Vec::with_capacity(found.len());
         for (id, found) in found {
             match found {
-                Ok(Some(letter)) => letters.push(letter),
-                Ok(None) => self.failed(id, &not_found()),
+                Ok(Some(letter)) if self.whose.has(&letter) => letters.push(letter),
+                // Of another app's letters nobody is told even that they are there.
+                Ok(_) => self.failed(id, &not_found()),
                 Err(error) => self.failed(id, &error.told()),
             }
         }
@@ -177,7 +188,7 @@ impl<'a> Done<'a> {
             let id = LetterId::of(&letter);
             match self.request(&letter) {
                 Ok(request) => {
-                    ids.push(id);
+                    ids.push((id, request.message.topic.clone(), letter.priority));
                     requests.push(request);
                 }
                 Err(error) => self.failed(id, &error),
@@ -190,10 +201,13 @@ impl<'a> Done<'a> {
         let answers = self.state.broker.enqueue(requests).await;
         let spared = answers.iter().filter(|answer| is_spared(answer)).count();
         self.bound.give_back(spared as u64);
-        for (id, answer) in ids.into_iter().zip(answers) {
+        for ((id, topic, priority), answer) in ids.into_iter().zip(answers) {
             match answer {
                 Ok(_) => enqueued.push(id),
-                Err(error) => self.failed(id, &error.told()),
+                Err(error) => {
+                    self.bound.stop(&topic, priority);
+                    self.failed(id, &error.told());
+                }
             }
         }
         let before = self.count;
@@ -206,7 +220,7 @@ impl<'a> Done<'a> {
         let mut message = entry::decode(&letter.kept).map_err(|_unreadable| {
             WireError::bad_request("what was kept of it cannot be read, so it cannot be redriven")
         })?;
-        self.bound.take(letter.priority)?;
+        self.bound.take(&message.topic, letter.priority)?;
         message.publication.priority = letter.priority;
         let now_ms = unix_ms();
         message.expires_ms = message.expires_ms.filter(|ends_ms| *ends_ms > now_ms);
@@ -214,7 +228,8 @@ impl<'a> Done<'a> {
         message.publication.time_ms = message.publication.time_ms.max(now_ms);
         let key = LetterId::of(letter).to_string();
         let digest = once::digest(PUBLISHER, &key, &message.topic);
-        let namespace = self.state.config.namespace(&message.topic);
+        let settings = self.state.apps.of_topic(&message.topic);
+        let namespace = settings.namespace(&message.topic);
         Ok(EnqueueRequest {
             not_before_ms: None,
             replicas: namespace.replicas(),
@@ -256,8 +271,13 @@ impl<'a> Done<'a> {
 
     /// Drops letters that may not be there, each by a call of its own that tells.
     pub(super) async fn drop_each(&mut self, ids: Vec<LetterId>) {
-        let state = self.state;
-        let calls = stream::iter(ids).map(async |id| (id, letters::drop_one(state, id).await));
+        let (state, whose) = (self.state, self.whose);
+        let drop = async |id| match letters::find(state, id).await {
+            Ok(Some(letter)) if whose.has(&letter) => letters::drop_one(state, id).await,
+            Ok(_) => Ok(false),
+            Err(error) => Err(error),
+        };
+        let calls = stream::iter(ids).map(async |id| (id, drop(id).await));
         let ends: Vec<_> = calls.buffered(CALLS_AT_ONCE).collect().await;
         for (id, end) in ends {
             match end {

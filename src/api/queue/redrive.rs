@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::done::{Done, Letters, Rest};
 use super::letters::{LETTERS_MAX, LetterId};
 use super::selection::{Given, PLACE, Selection, WHY};
+use super::whose::Whose;
 use crate::api::auth::{Admitted, asks};
 use crate::api::body::{Sent, Wanted};
 use crate::api::body_fields::{BodyFields, Known};
@@ -29,8 +30,8 @@ pub struct RedriveBody {
     /// Of these ids, at most 1,000.
     #[schema(nullable = false)]
     pub ids: Option<Vec<String>>,
-    /// All that died of this: `bad_entry`, `wrong_partition`, `too_large`, `expired`, `failed` or
-    /// `crashed`.
+    /// All that died of this: `bad_entry`, `wrong_partition`, `too_large`, `expired`, `failed`,
+    /// `crashed` or `unknown_app`.
     #[schema(nullable = false)]
     pub why: Option<String>,
     /// All.
@@ -141,10 +142,12 @@ pub(in crate::api) async fn redrive_dead(
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
+    let admitted = admitted.again()?;
     let selection = tasks::heavy(sent.bytes.len(), || selection_of(&sent)).await?;
-    admitted.audit("redrive_dead", &selection.told()).await?;
+    admitted.audit("redrive_dead", selection.about()).await?;
     let state = admitted.state;
-    let mut done = Done::new(&state);
+    let whose = Whose::of(&state, &admitted.caller);
+    let mut done = Done::new(&state, &whose);
     match selection {
         Selection::Ids(ids) => {
             for ids in ids.chunks(ENQUEUE_MAX) {
@@ -153,7 +156,7 @@ pub(in crate::api) async fn redrive_dead(
             }
         }
         Selection::All { why, after } => {
-            let mut walk = Letters::new(&*state, why, after);
+            let mut walk = Letters::new((&*state, &whose), why, after);
             while let Some(letters) = walk.portion().await {
                 done.redrive(letters).await;
             }
@@ -180,13 +183,14 @@ pub(in crate::api) async fn drop_dead(
     Fields(params): Fields<DropParams>,
 ) -> Result<Response, ApiError> {
     let selection = params.selection()?;
-    admitted.audit("drop_dead", &selection.told()).await?;
+    admitted.audit("drop_dead", selection.about()).await?;
     let state = admitted.state;
-    let mut done = Done::new(&state);
+    let whose = Whose::of(&state, &admitted.caller);
+    let mut done = Done::new(&state, &whose);
     match selection {
         Selection::Ids(ids) => done.drop_each(ids).await,
         Selection::All { why, after } => {
-            let mut walk = Letters::new(&*state, why, after);
+            let mut walk = Letters::new((&*state, &whose), why, after);
             while let Some(letters) = walk.portion().await {
                 let ids = letters.iter().map(LetterId::of).collect();
                 done.drop_all(ids).await;

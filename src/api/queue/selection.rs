@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::letters::{LETTERS_MAX, LetterId};
+use crate::api::about::About;
 use crate::broker::queue::Why;
 use fanfare_protocol::error::{ErrorCode, WireError};
 
@@ -22,28 +23,26 @@ pub(super) enum Selection {
 }
 
 impl Selection {
-    /// The same for the audit: how many ids, then themselves, as far as there is room for them.
-    pub(super) fn told(&self) -> String {
-        let place = |after: &Option<LetterId>| {
-            after.map_or_else(String::new, |after| format!(" after {after}"))
-        };
+    /// The same for the audit.
+    pub(super) fn about(&self) -> About {
         match self {
             Self::Ids(ids) => {
-                let shown = ids.iter().take(SHOWN_MAX).map(LetterId::to_string);
-                let shown: Vec<_> = shown.collect();
-                format!("{} by id: {}", ids.len(), shown.join(","))
+                let ids: Vec<_> = ids.iter().map(LetterId::to_string).collect();
+                About::default().with_all("ids", &ids)
             }
-            Self::All { why: None, after } => format!("all{}", place(after)),
-            Self::All {
-                why: Some(why),
-                after,
-            } => format!("why {}{}", why.as_str(), place(after)),
+            Self::All { why, after } => {
+                let about = match why {
+                    None => About::default().with("all", &true),
+                    Some(why) => About::default().with("why", &why.as_str()),
+                };
+                match after {
+                    None => about,
+                    Some(after) => about.with("after", &after.to_string()),
+                }
+            }
         }
     }
 }
-
-/// Ids that the audit names.
-const SHOWN_MAX: usize = 10;
 
 /// What a caller gave.
 #[derive(Debug, Default)]
@@ -104,8 +103,7 @@ fn ids_of(texts: &[String]) -> Result<Vec<LetterId>, WireError> {
 const EXAMPLE: &str = "45:1732190000000-0";
 
 /// What a field or parameter that names a cause must be.
-pub(super) const WHY: &str =
-    "one of `bad_entry`, `wrong_partition`, `too_large`, `expired`, `failed` and `crashed`";
+pub(super) const WHY: &str = "one of `bad_entry`, `wrong_partition`, `too_large`, `expired`, `failed`, `crashed` and `unknown_app`";
 
 /// What one that names a place must be.
 pub(super) const PLACE: &str = "the id of a dead letter: PARTITION:MILLISECONDS-SEQUENCE";

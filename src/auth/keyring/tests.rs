@@ -7,9 +7,10 @@ use crate::auth::Claims;
 use crate::auth::error::TokenError;
 use crate::auth::mint::{MintKey, mint};
 use crate::auth::test_keys;
-use crate::auth::tests::{INFO_BYTES_MAX, NOW_S, SECRET, auth, key, now};
+use crate::auth::tests::{INFO_BYTES_MAX, NOW_S, SECRET, auth, key, now, simple};
 use crate::auth::verifier::Verifier;
 use crate::config::{Issuer, Jwks, Secret, TokenKey};
+use fanfare_protocol::ids::App;
 
 const OF_A: &str = "the secret of issuer a, of 32 bytes or more";
 const OF_B: &str = "the secret of issuer b, of 32 bytes or more";
@@ -51,7 +52,7 @@ fn token(kid: Option<&str>, secret: &str, more: Value) -> String {
 }
 
 fn session(verifier: &Verifier, token: &str) -> Result<Claims, TokenError> {
-    verifier.session(token, now())
+    verifier.session(token, None, now())
 }
 
 #[test]
@@ -165,6 +166,21 @@ fn at_most_four_keys_are_tried() {
     assert!(session(&five, &token(Some("4"), &secret(4), json!({}))).is_ok());
 }
 
+/// Keys without an id were counted beside the one that has the token's `kid`, and the token was refused
+/// with the advice to give it a `kid`.
+#[test]
+fn a_kid_that_a_key_has_means_that_key_however_many_have_none() {
+    let secret = |n: usize| format!("secret {n} of some, of 32 bytes or more");
+    let mut keys: Vec<_> = (0..4).map(|n| key(None, "HS256", &secret(n))).collect();
+    keys.push(key(Some("5"), "HS256", &secret(5)));
+    let verifier = verifier(keys, Vec::new());
+    assert!(session(&verifier, &token(Some("5"), &secret(5), json!({}))).is_ok());
+    // A key without an id is not tried in the name of one that has it.
+    let crossed = token(Some("5"), &secret(0), json!({}));
+    assert_eq!(session(&verifier, &crossed), Err(TokenError::Signature));
+    assert!(session(&verifier, &token(Some("6"), &secret(3), json!({}))).is_ok());
+}
+
 #[test]
 fn keys_that_are_not_there_yet_are_waited_for_and_known_ones_are_not() {
     let mut of_a = issuer("a", Vec::new());
@@ -175,21 +191,21 @@ fn keys_that_are_not_there_yet_are_waited_for_and_known_ones_are_not() {
     });
     let verifier = verifier(vec![key(None, "HS256", SECRET)], vec![of_a]);
     let most = std::time::Duration::from_micros(50);
-    let light = |token: &str| verifier.is_light(std::iter::once(token), most);
+    let light = |token: &str| verifier.is_light(std::iter::once(token), None, most);
     let own = token(None, SECRET, json!({}));
-    assert!(light(&own) && verifier.missing(&own).is_none());
+    assert!(light(&own) && verifier.missing(&own, None).is_none());
     let secret = token(Some("1"), SECRET, json!({"iss": "a"}));
-    assert!(light(&secret) && verifier.missing(&secret).is_none());
+    assert!(light(&secret) && verifier.missing(&secret, None).is_none());
     assert_eq!(session(&verifier, &secret), Err(TokenError::Algorithm));
     let of_a = put_together(
         &json!({"alg": "ES256", "kid": "1"}),
         &json!({"iss": "a"}),
         "AAAA",
     );
-    assert!(!light(&of_a) && verifier.missing(&of_a).is_some());
+    assert!(!light(&of_a) && verifier.missing(&of_a, None).is_some());
     assert_eq!(session(&verifier, &of_a), Err(TokenError::UnknownKey));
     // What no key could mend is not waited for.
-    assert!(light("garbage") && verifier.missing("garbage").is_none());
+    assert!(light("garbage") && verifier.missing("garbage", None).is_none());
     assert_eq!(verifier.key_sets().len(), 1);
 }
 
@@ -235,7 +251,90 @@ fn what_is_dear_is_not_checked_on_a_worker() {
     for (algorithm, private, public, count, wanted) in rows {
         let token = tokens(algorithm, private);
         let all = std::iter::repeat_n(token.as_str(), count);
-        let is_light = one(algorithm, public).is_light(all, most);
+        let is_light = one(algorithm, public).is_light(all, None, most);
         assert_eq!(is_light, wanted, "{count} of {algorithm}");
     }
+}
+
+/// Two apps that have everything in common but the secret.
+fn two_apps(shop: &str) -> Verifier {
+    let settings = |secret| {
+        let mut settings = auth(vec![key(Some("1"), "HS256", secret)]);
+        settings.issuers = vec![issuer("a", vec![key(Some("2"), "HS256", secret)])];
+        settings
+    };
+    let (default, of_shop) = (settings(SECRET), settings(shop));
+    let names = [App::default_app(), App::new("shop").unwrap()];
+    let apps = names.iter().zip([&default, &of_shop]);
+    Verifier::of_apps(apps, INFO_BYTES_MAX).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn equal_kids_issuers_and_users_of_two_apps_never_meet() {
+    let verifier = two_apps(OF_B);
+    let shop = App::new("shop").unwrap();
+    for (kid, iss) in [("1", None), ("2", Some("a"))] {
+        let with = |secret, mut claims: Value| {
+            if let Some(iss) = iss {
+                claims["iss"] = json!(iss);
+            }
+            token(Some(kid), secret, claims)
+        };
+        let without = |secret| with(secret, json!({}));
+        let of = |secret, app: &str| with(secret, json!({"app": app}));
+        let session = |token: &str, app: Option<&App>| {
+            let claims = verifier.session(token, app, now());
+            claims.map(|claims| claims.app.as_str().to_owned())
+        };
+        assert_eq!(session(&without(SECRET), None), Ok("default".to_owned()));
+        assert_eq!(session(&of(OF_B, "shop"), None), Ok("shop".to_owned()));
+        assert_eq!(session(&without(OF_B), Some(&shop)), Ok("shop".to_owned()));
+        let signature = Err(TokenError::Signature);
+        assert_eq!(session(&without(OF_B), None), signature);
+        assert_eq!(session(&of(SECRET, "shop"), None), signature);
+        assert_eq!(session(&without(SECRET), Some(&shop)), signature);
+        // Whoever has signed it, and before any key is looked at.
+        for secret in [SECRET, OF_B] {
+            let contradicted = Err(TokenError::OtherApp);
+            assert_eq!(session(&of(secret, "default"), Some(&shop)), contradicted);
+            assert_eq!(
+                session(&of(secret, "gone"), None),
+                Err(TokenError::UnknownApp)
+            );
+        }
+    }
+    assert!(verifier.has_keys());
+}
+
+#[test]
+fn a_key_of_an_app_that_cannot_be_used_is_named_with_its_place() {
+    let short = auth(vec![key(None, "HS256", "short")]);
+    let shop = App::new("shop").unwrap();
+    let error = Verifier::of_apps([(&shop, &short)].into_iter(), INFO_BYTES_MAX).err();
+    let places: Vec<_> = error
+        .unwrap()
+        .faults
+        .into_iter()
+        .map(|(place, _)| place)
+        .collect();
+    assert_eq!(places, ["apps.shop.auth.keys[0]"]);
+}
+
+#[test]
+fn an_app_that_is_replaced_or_gone_has_its_new_keys_or_none() {
+    let verifier = two_apps(OF_B);
+    let of_shop = |secret| token(Some("1"), secret, json!({"app": "shop"}));
+    assert!(session(&verifier, &of_shop(OF_B)).is_ok());
+    verifier.take_over(two_apps(OF_A));
+    assert_eq!(
+        session(&verifier, &of_shop(OF_B)),
+        Err(TokenError::Signature)
+    );
+    assert!(session(&verifier, &of_shop(OF_A)).is_ok());
+    verifier.take_over(simple());
+    assert_eq!(
+        session(&verifier, &of_shop(OF_A)),
+        Err(TokenError::UnknownApp)
+    );
+    assert!(session(&verifier, &token(None, SECRET, json!({}))).is_ok());
 }

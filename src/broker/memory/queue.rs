@@ -147,6 +147,16 @@ impl MemoryBroker {
         Ok(self.ask_queue(partition, Queues::depths))
     }
 
+    /// As [`crate::broker::Broker::glance`].
+    #[must_use]
+    pub fn glance(&self, held: &[HeldPartition]) -> Vec<bool> {
+        let depths = held
+            .iter()
+            .map(|held| self.ask_queue(held.partition, Queues::depths));
+        let is_something = |depths: Depths| depths.due.iter().sum::<u64>() + depths.later > 0;
+        depths.map(is_something).collect()
+    }
+
     /// As [`crate::broker::Broker::dead_letters`].
     ///
     /// # Errors

@@ -56,12 +56,13 @@ impl Broker {
         engine!(self, broker => broker.fetch(held, from).await)
     }
 
-    /// Whether surely no entries, due or to come, are in any of these partitions, which share a call.
-    /// Cheaper than a fetch, and says nothing of leases.
-    pub async fn is_bare(&self, held: &[HeldPartition]) -> bool {
+    /// In which of these partitions, which share a call, entries are, due or to come: one answer each;
+    /// `None` where that cannot be told, which fetching will explain. Cheaper than a fetch, and says
+    /// nothing of leases.
+    pub async fn glance(&self, held: &[HeldPartition]) -> Option<Vec<bool>> {
         match self {
-            Self::Memory(_) => false, // There a fetch is as cheap.
-            Self::Redis(broker) => broker.is_bare(held).await,
+            Self::Memory(broker) => Some(broker.glance(held)),
+            Self::Redis(broker) => broker.glance(held).await,
         }
     }
 

@@ -234,17 +234,20 @@ pub enum Why {
     Failed,
     /// The node ended, or panicked, whenever it tried.
     Crashed,
+    /// Its app is not known.
+    UnknownApp,
 }
 
 impl Why {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::BadEntry,
         Self::WrongPartition,
         Self::TooLarge,
         Self::Expired,
         Self::Failed,
         Self::Crashed,
+        Self::UnknownApp,
     ];
 
     /// As answers, metrics and Redis have it.
@@ -257,6 +260,7 @@ impl Why {
             Self::Expired => "expired",
             Self::Failed => "failed",
             Self::Crashed => "crashed",
+            Self::UnknownApp => "unknown_app",
         }
     }
 

@@ -1,7 +1,6 @@
-//! The audit in Redis: one stream of the first deployment.
+//! The audit in Redis: one stream of the first deployment, and beside it which client has which entries.
 //!
-//! In and out: as [`crate::broker::audit`]. Owns nothing. Bound: that of the stream, which Redis cuts at
-//! whole blocks. It is written where memory is full as well: what it is written for may be what makes
+//! In and out: as [`crate::broker::audit`]. Owns nothing. Bound: that of the stream. It is written where memory is full as well: what it is written for may be what makes
 //! room.
 
 use fred::types::Value;
@@ -18,7 +17,7 @@ impl RedisBroker {
     /// # Errors
     /// [`BrokerError`].
     pub async fn audit(&self, entry: AuditEntry) -> Result<(), BrokerError> {
-        let key = self.keys().audit();
+        let keys = self.keys().audits();
         let args = [
             text(ENTRIES_MAX),
             text(entry.time_ms),
@@ -28,9 +27,9 @@ impl RedisBroker {
             text(entry.target),
             text(entry.address),
         ];
-        let master = self.masters.find(&key)?.master;
+        let master = self.masters.find(&keys[0])?.master;
         let script = &master.shared.scripts.audit;
-        let answer = master.shared.bulk.link.eval(script, &[key], &args).await;
+        let answer = master.shared.bulk.link.eval(script, &keys, &args).await;
         master.heeding(answer.map_err(BrokerError::from))?;
         Ok(())
     }

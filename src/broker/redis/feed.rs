@@ -88,6 +88,8 @@ struct Hearing {
     /// and subscribed no more.
     is_probe_due: bool,
     connections: u64,
+    /// There was a connection since it was told last that there is none.
+    has_heard: bool,
     /// Everything that is wanted stands, so that a probe's return means that the feed works.
     is_standing: bool,
     /// The chunk that is with Redis.
@@ -141,6 +143,7 @@ impl Hearing {
             is_probe_due: false,
             subscriptions: Subscriptions::new(owned.is_some()),
             connections: 0,
+            has_heard: false,
             is_standing: false,
             underway: None,
             forbidden: None,
@@ -315,6 +318,7 @@ impl Hearing {
 
     fn connected(&mut self) {
         self.connections += 1;
+        self.has_heard = true;
         if self.connections > 1 {
             self.task.shared.metrics.control.redis_reconnects.add(1);
         }
@@ -328,6 +332,9 @@ impl Hearing {
         self.is_standing = false;
         (self.underway, self.forbidden) = (None, None);
         self.subscriptions.reset();
+        if std::mem::take(&mut self.has_heard) {
+            self.task.sender.down();
+        }
         let server = self.task.shared.server();
         let reason = format!("the feed of Redis at {server} has no connection: {why}");
         self.refuses(refusal);

@@ -7,18 +7,19 @@ use clap::Args;
 use fanfare_client::http::Api;
 use serde_json::Value;
 
-use crate::cli::access::{ApiArgs, TlsArgs};
+use crate::cli::access::{ApiArgs, AppArgs, TlsArgs};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::{self, Format};
 
 /// Why an entry is dead, as answers have it.
-pub(super) const WHY: [&str; 6] = [
+pub(super) const WHY: [&str; 7] = [
     "bad_entry",
     "wrong_partition",
     "too_large",
     "expired",
     "failed",
     "crashed",
+    "unknown_app",
 ];
 
 /// See the module.
@@ -27,6 +28,8 @@ pub(super) struct CallArgs {
     /// How to print
     #[arg(long, value_enum, default_value = "auto")]
     pub(super) format: Format,
+    #[command(flatten)]
+    app: AppArgs,
     #[command(flatten)]
     api: ApiArgs,
     #[command(flatten)]
@@ -40,7 +43,7 @@ impl CallArgs {
     /// The address or the key is none.
     pub(super) fn api(&self) -> Result<Api, Failure> {
         let tls = self.tls.of(&self.api.api_url);
-        Ok(Api::new(&self.api.options(), &tls)?)
+        Ok(self.app.of(Api::new(&self.api.options(), &tls)?)?)
     }
 }
 

@@ -1,12 +1,13 @@
 //! What must hold between `[[authorizers]]` and the keys that name one.
 //!
-//! In: all values. Out: a fault for each name that is none, and for an authorizer that may take longer than
+//! In: all values of a node, or those of an app laid over them. Out: a fault for each name that is none, and for an authorizer that may take longer than
 //! a session has to come in.
 
 use super::text;
+use crate::config::app_keys::AUTHORIZE_CONNECT;
 use crate::config::authorizers::PATH;
 use crate::config::faults::{Faults, did_you_mean};
-use crate::config::values::Values;
+use crate::config::values::{Origin, Values};
 
 /// The keys that name an authorizer, without their sections.
 const NAMES: [&str; 3] = [
@@ -21,7 +22,8 @@ pub(super) fn check(values: &Values, faults: &mut Faults) {
     }
     let known = values.authorizers();
     for (path, key) in values.paths() {
-        if !NAMES.contains(&key.name) {
+        // What an app has from the node was checked there.
+        if !NAMES.contains(&key.name) || *values.origin(&path) == Origin::Default {
             continue;
         }
         let Some(name) = text(values, &path) else {
@@ -30,14 +32,15 @@ pub(super) fn check(values: &Values, faults: &mut Faults) {
         if known.iter().any(|authorizer| authorizer.name == name) {
             continue;
         }
-        let what = format!("{path} names {name:?}, which is none of [[authorizers]]");
+        let shown = values.shown(&path);
+        let what = format!("{shown} names {name:?}, which is none of [[authorizers]]");
         let remedy = match known.is_empty() {
             true => format!("write [[authorizers]] with name = {name:?}"),
             false => did_you_mean(name, known.iter().map(|one| one.name.clone())),
         };
         faults.push(values.place(&path), what, remedy);
     }
-    let Some(name) = text(values, "auth.authorize_connect") else {
+    let Some(name) = text(values, AUTHORIZE_CONNECT) else {
         return;
     };
     let asked = known.iter().find(|authorizer| authorizer.name == name);
@@ -53,6 +56,6 @@ pub(super) fn check(values: &Values, faults: &mut Faults) {
             timeout.as_millis()
         );
         let remedy = "give it less than half of auth.timeout_ms";
-        faults.push(values.place("auth.authorize_connect"), what, remedy);
+        faults.push(values.place(AUTHORIZE_CONNECT), what, remedy);
     }
 }

@@ -15,12 +15,12 @@ pub(super) fn check(values: &Values, faults: &mut Faults) {
         // The last one is the one too many.
         let last = own.iter().rfind(|(key, _)| is_one(key, algorithm));
         let place = last.map_or_else(|| values.place("auth.keys"), |(_, at)| at.to_string());
-        fault("auth.keys", algorithm, count, place, faults);
+        fault(&values.shown("auth.keys"), algorithm, count, place, faults);
     }
     let issuers = values.issuers();
     for (issuer, origin) in issuers.iter().zip(values.issuer_origins()) {
         let keys: Vec<_> = issuer.keys.iter().collect();
-        let path = format!("auth.issuers.keys of {:?}", issuer.issuer);
+        let path = values.shown(&format!("auth.issuers.keys of {:?}", issuer.issuer));
         for (algorithm, count) in too_many(&keys) {
             fault(&path, algorithm, count, origin.to_string(), faults);
         }

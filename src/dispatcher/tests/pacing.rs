@@ -11,6 +11,7 @@ use crate::broker::BrokerError;
 use crate::dispatcher::asks::{About, Answer, Asked, Asking, Said};
 use crate::dispatcher::pace::{JITTER, MEMBERS_EVERY, WINDOW_MAX};
 use crate::dispatcher::sequencer::Question;
+use fanfare_protocol::ids::TopicKind;
 
 const FEED: FeedNumber = FeedNumber(0);
 const STEP: Duration = Duration::from_millis(5);

@@ -62,6 +62,7 @@ fn line(message: &Inbound) -> String {
         Inbound::Disconnect { .. } => "disconnect".to_owned(),
         Inbound::Shed(_) => "shed".to_owned(),
         Inbound::Revoked(_) => "revoked".to_owned(),
+        Inbound::AppsChanged(_) => "apps_changed".to_owned(),
     }
 }
 

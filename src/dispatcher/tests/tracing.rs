@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc::Receiver;
 
 use super::{ROOM, Rig, publication, topic};
+use crate::apps::Apps;
 use crate::broker::PublishRequest;
+use crate::dispatcher::asks::retention;
 use crate::telemetry::gate::Gate;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::context::TraceContext;
@@ -30,7 +32,7 @@ fn rig() -> (Rig, Receiver<Span>) {
 }
 
 async fn publish_traced(rig: &Rig, topic: &Topic) {
-    let retention = rig.config.namespace(topic).retention();
+    let retention = retention(&Apps::of(&rig.config), topic);
     let request = PublishRequest {
         trace: Some(CONTEXT),
         ..PublishRequest::new(topic.clone(), publication(), retention)

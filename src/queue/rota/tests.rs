@@ -226,6 +226,36 @@ fn a_glance_has_only_those_that_had_nothing_and_for_which_nobody_rang() {
 }
 
 #[test]
+fn what_a_glance_finds_is_fetched_by_a_pass_of_its_own_and_the_others_are_free() {
+    let now = Instant::now();
+    let mut rota = rested(0..256, now);
+    (0..256).for_each(|partition| rota.found(partition, &Depths::default()));
+    let now = now + POLL;
+    let glance = all(&mut rota, now).unwrap();
+    assert_eq!((glance.held.len(), glance.is_glance), (256, true));
+    rota.ring(200, Ring::Critical, now);
+    for held in &glance.held {
+        let seen = match held.partition {
+            7 => Seen::Something,
+            9 => Seen::Unsaid,
+            _ => looked(false, false),
+        };
+        rota.ended(*held, seen, now, 0.0);
+    }
+    // What rang comes with the next call, not after what was found; all of it at once.
+    let pass = all(&mut rota, now).unwrap();
+    assert_eq!(
+        (partitions(&pass), pass.is_glance),
+        (vec![200, 7, 9], false)
+    );
+    end(&mut rota, &pass, looked(true, false), now);
+    assert_eq!(all(&mut rota, now), None);
+    // Entries that came without a bell are looked for more often, and not what nobody spoke of.
+    let pass = all(&mut rota, now + POLL_OFTEN).unwrap();
+    assert_eq!(partitions(&pass), [7]);
+}
+
+#[test]
 fn each_partition_is_the_first_of_a_pass_in_its_turn() {
     // Those of one pass stay together: a place by the number of the pass would come back to the same.
     let mut now = Instant::now();

@@ -84,7 +84,7 @@ fn a_connect_whose_key_is_not_there_is_parked_and_then_judged_by_what_was_found(
     assert_eq!(refusal.end, Some(CloseReason::Unavailable));
     // It may come again, and the answer to another token is none to this one.
     let command = parked(machine.command(connect(&of_id), now));
-    let other = machine.verifier.check(rig::token("bob", json!({})));
+    let other = machine.verifier.check(rig::token("bob", json!({})), None);
     let refusal = machine.checked(command, vec![other], now).unwrap_err();
     assert_eq!(refusal.error.code, ErrorCode::Unauthorized);
 }
@@ -93,7 +93,7 @@ fn a_connect_whose_key_is_not_there_is_parked_and_then_judged_by_what_was_found(
 fn a_token_that_was_checked_elsewhere_opens_the_session() {
     let (mut machine, now) = machine();
     let token = rig::token("ada", json!({}));
-    let checked = vec![machine.verifier.check(token.clone())];
+    let checked = vec![machine.verifier.check(token.clone(), None)];
     let judged = machine.checked(connect(&token), checked, now);
     assert!(matches!(judged, Ok(Request::Open(_))));
     assert_eq!(machine.identity().user.as_ref().unwrap().as_str(), "ada");
@@ -151,7 +151,7 @@ fn many_light_tokens_are_heavy_together() {
     let command = parked(machine.command(command, now));
     let checked = tokens
         .into_iter()
-        .map(|token| machine.verifier.check(token));
+        .map(|token| machine.verifier.check(token, None));
     let checked = checked.collect();
     let judged = machine.checked(command, checked, now);
     let Ok(Request::Open(connect)) = judged else {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::state::{Machine, Now};
+use crate::apps::{self, Apps};
 use crate::auth::mint::{MintKey, mint};
 use crate::auth::verifier::Verifier;
 use crate::config::load::defaults;
@@ -66,8 +67,10 @@ fn namespace(config: &Config, allow: Allow) -> Namespace {
 }
 
 pub(crate) fn verifier(config: &Config) -> Arc<Verifier> {
-    let verifier = Verifier::new(&config.auth, config.session.info_bytes_max);
-    Arc::new(verifier.expect("the rig's key is one"))
+    let apps = apps::settings_of(config);
+    let apps = apps.iter().map(|(app, settings)| (app, &settings.auth));
+    let verifier = Verifier::of_apps(apps, config.session.info_bytes_max);
+    Arc::new(verifier.expect("the rig's keys are some"))
 }
 
 /// A token of `user` that lives for an hour from [`START_S`], with more claims, or other ones.
@@ -107,6 +110,12 @@ impl Clocks {
 }
 
 pub(crate) fn machine(config: &Arc<Config>, now: Now) -> Machine {
-    let verifier = verifier(config);
-    Machine::new(Arc::clone(config), verifier, App::default_app(), now)
+    machine_of(config, None, now)
+}
+
+/// A session of a request for this app.
+pub(crate) fn machine_of(config: &Arc<Config>, app: Option<&str>, now: Now) -> Machine {
+    let app = app.map(|name| App::new(name).expect("a name"));
+    let apps = Arc::new(Apps::of(config));
+    Machine::new(Arc::clone(config), verifier(config), apps, app, now)
 }

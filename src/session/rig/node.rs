@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
+use crate::apps::Apps;
 use crate::authorizer::Authorizers;
 use crate::broker::memory::{MemoryBroker, clock::Clock};
 use crate::broker::publication::Publication;
@@ -58,6 +59,7 @@ pub(crate) fn run<F: Future>(test: F) -> F::Output {
 /// How a client comes in, as its handshake would have said.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entrance {
+    pub(crate) app: Option<&'static str>,
     pub(crate) user: Option<&'static str>,
     pub(crate) waits: bool,
     pub(crate) app_pings: bool,
@@ -79,6 +81,7 @@ pub(crate) fn user(name: &'static str) -> Entrance {
 /// Without a token and without a name.
 pub(crate) fn nobody() -> Entrance {
     Entrance {
+        app: None,
         user: None,
         waits: false,
         app_pings: false,
@@ -125,8 +128,9 @@ impl Node {
         let running = Arc::clone(&presence);
         spawn_local(async move { running.run(&Settled::default()).await });
         let verifier = super::verifier(&config);
+        let apps = Arc::new(Apps::of(&config));
         let services = Arc::new(Services {
-            app: App::default_app(),
+            apps: Arc::clone(&apps),
             broker: Arc::clone(&broker),
             authorizers: Authorizers::new(&config, &metrics.authorizers),
             checks: Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.checks)),
@@ -148,7 +152,7 @@ impl Node {
             vec![handle],
             Arc::default(),
         );
-        spawn_local(dispatcher.run(feed));
+        spawn_local(dispatcher.of_apps(apps).run(feed));
         let bound = Bound {
             messages_max: config.session.outbox_messages_max,
             bytes_max: config.session.outbox_bytes_max,
@@ -217,6 +221,7 @@ impl Node {
             stream: stream.into(),
             early: Bytes::new(),
             form: WireForm::websocket(entrance.encoding),
+            app: entrance.app.map(|name| App::new(name).expect("a name")),
             identity: Identity {
                 user: entrance.user.map(|u| User::new(u).expect("a name")),
                 claims: None,
@@ -256,10 +261,11 @@ impl Node {
         json: &str,
         change: impl FnOnce(&mut Publication),
     ) -> Position {
-        let topic = Topic::new(&self.services.app, topic).expect("a topic");
+        let topic = Topic::new(&App::default_app(), topic).expect("a topic");
         let mut publication = Publication::new(Data::from_json(json.as_bytes()).expect("JSON"), 0);
         change(&mut publication);
-        let retention = self.services.config.namespace(&topic).retention();
+        let settings = self.services.apps.of_topic(&topic);
+        let retention = settings.namespace(&topic).retention();
         let request = PublishRequest::new(topic, publication, retention);
         let published = self.services.broker.publish(request).await;
         published.expect("the broker is here").position

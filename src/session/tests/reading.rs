@@ -103,7 +103,8 @@ fn a_page_of_members_is_bounded_in_bytes() {
     const PAGE_BYTES: usize = 64 << 10;
     run(async {
         let node = Node::start(config(|c| c.session.page_bytes_max = PAGE_BYTES));
-        let topic = Topic::new(&node.services.app, "open:a").expect("a topic");
+        let topic =
+            Topic::new(&fanfare_protocol::ids::App::default_app(), "open:a").expect("a topic");
         let info = Info::from(&json!("\u{1}".repeat(300)));
         for session in 1..=100 {
             let member = Member {

@@ -78,7 +78,7 @@ fn what_a_client_cannot_be_is_told_with_what_to_give() {
     let name = "give 1 to 64 characters of A-Z a-z 0-9 . _ -, for example billing";
     let short = format!("{:?}", &HASH[1..]);
     let three = format!("[{HASH:?}, {HASH:?}, {HASH:?}]");
-    let rows: [(&str, &str, String); 17] = [
+    let rows: [(&str, &str, String); 16] = [
         ("name", "", "api.clients[0] has no name; give it a name".into()),
         ("key_sha256", "", "api.clients[0] has no key_sha256; make a key by fanfare api-key new".into()),
         ("scopes", "", format!("api.clients[0] has no scopes; {scopes}")),
@@ -109,10 +109,11 @@ fn what_a_client_cannot_be_is_told_with_what_to_give() {
         ),
         (
             "app",
-            "\"shop\"",
-            "api.clients[0].app names shop, and there is no such app; give default, or * for all apps".into(),
+            "\"A\"",
+            "api.clients[0].app cannot be this; give the name of an app, 1 to 32 of a-z 0-9 _ -, or * \
+             for all apps"
+                .into(),
         ),
-        ("app", "\"A\"", "api.clients[0].app cannot be this; give default, or * for all apps".into()),
         (
             "expires",
             "2027-01-01",
@@ -151,6 +152,45 @@ fn two_clients_have_neither_a_name_nor_a_key_in_common() {
     let told = faults_of_file("[api]\nclients = \"billing\"\n");
     let wanted = "api.clients is no list of tables; write [[api.clients]] once for each client";
     assert!(told.len() == 1 && told[0].ends_with(wanted), "{told:?}");
+}
+
+#[test]
+fn a_key_that_everybody_knows_and_one_of_two_callers_are_faults() {
+    let quoted = |key: &[u8]| {
+        let hash = hash_of(key).map(|byte| format!("{byte:02x}"));
+        format!("\"{}\"", hash.concat())
+    };
+    for key in [&b""[..], b"\n", b"dev"] {
+        let told = fault(&[("key_sha256", &quoted(key))]);
+        let wanted = "key_sha256 is the hash of a key that everybody knows";
+        assert!(told.contains(wanted), "{key:?}: {told}");
+    }
+    let text = format!(
+        "[api]\nkeys = [\"0123456789abcdef\"]\n[[api.clients]]\nname = \"billing\"\nkey_sha256 = {}\n\
+         scopes = [\"publish\"]\n",
+        quoted(b"0123456789abcdef")
+    );
+    let told = faults_of_file(&text);
+    let wanted = "the API client billing has a key that stands in api.keys or api.keys_file too, where \
+                  it may do everything; give the client a key of its own: fanfare api-key new";
+    assert!(told.len() == 1 && told[0].ends_with(wanted), "{told:?}");
+}
+
+#[test]
+fn production_refuses_a_short_key() {
+    let mut short = inputs();
+    short.environment.extend(variables(&[
+        ("FANFARE_ENV", "production"),
+        ("FANFARE_API__KEYS", "0123456789abcdef,0123456789abcde"),
+        ("FANFARE_REDIS__URL", "redis://redis.example"),
+    ]));
+    assert_eq!(
+        fault_lines(&short),
+        [
+            "FANFARE_API__KEYS: api.keys has a key of fewer than 16 bytes, which can be guessed and \
+             which production refuses; make keys by fanfare api-key new, or openssl rand -hex 32"
+        ]
+    );
 }
 
 #[test]

@@ -88,6 +88,8 @@ fn page() -> String {
         }
     }
     write_authorizers(&mut out);
+    out.push_str("\n## `[apps.NAME]`\n\n");
+    out.push_str(include_str!("apps.md"));
     out.push_str("\n## `[namespaces.NAME]`\n\n");
     out.push_str(include_str!("namespaces.md"));
     out.push('\n');

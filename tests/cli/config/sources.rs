@@ -213,12 +213,15 @@ fn named_file(key: &Key) -> String {
         let pem = |what: &str| format!("-----BEGIN {what}-----\nAAAA\n-----END {what}-----\n");
         std::fs::write(&path, pem("CERTIFICATE") + &pem("PRIVATE KEY")).unwrap();
         std::fs::write(path.with_extension("keys"), "a-key-of-the-api\n").unwrap();
+        let secret = "yet-another-0123456789abcdef0123456789\n";
+        std::fs::write(path.with_extension("secret"), secret).unwrap();
         let path = path.to_str().unwrap().to_owned();
         (directory, path)
     });
-    match key.path() == "api.keys_file" {
-        true => path.replace(".pem", ".keys"),
-        false => path.clone(),
+    match key.path().as_str() {
+        "api.keys_file" => path.replace(".pem", ".keys"),
+        "auth.hmac_secret_file" => path.replace(".pem", ".secret"),
+        _ => path.clone(),
     }
 }
 

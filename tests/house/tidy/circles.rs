@@ -14,7 +14,8 @@ use super::source::{Breach, Source};
 const ONE_CONCEPT: &[(&[&str], &str)] = &[
     (&["config::key", "config::keys", "config::telemetry_keys", "config::values"],
         "the table makes the sections out of values, which know their keys by the table"),
-    (&["session::state", "session::clock", "session::joining", "session::permission", "session::authorizing"],
+    (&["session::state", "session::clock", "session::joining", "session::permission",
+        "session::authorizing", "session::settings"],
         "one state machine: each adds methods to it"),
     (&["session::broker_calls", "session::opening"],
         "to open a session is one of its calls, made of others"),

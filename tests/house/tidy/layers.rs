@@ -19,6 +19,8 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("http", &["config", "telemetry"]),
     // The seeds of simulations, in builds for tests.
     ("seeds", &[]),
+    // Which apps there are, and what each sets for itself.
+    ("apps", &["redis", "tasks", "config", "telemetry"]),
     // Who somebody is and what they may do; pure.
     ("revocation", &["redis", "tasks", "config", "telemetry"]),
     ("auth", &["revocation", "config", "telemetry"]),
@@ -31,19 +33,19 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("broker", &["fixed_hash", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("cluster", &["fixed_hash", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("presence", &["cluster", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
-    ("queue", &["cluster", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+    ("queue", &["apps", "cluster", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("worker", &["broker", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
-    ("dispatcher", &["worker", "cluster", "broker", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+    ("dispatcher", &["apps", "worker", "cluster", "broker", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     // What clients and backends speak to.
-    ("session", &["worker", "presence", "cluster", "broker", "policy", "authorizer", "verification", "auth", "revocation", "redis", "tasks", "lifecycle",
+    ("session", &["apps", "worker", "presence", "cluster", "broker", "policy", "authorizer", "verification", "auth", "revocation", "redis", "tasks", "lifecycle",
         "telemetry", "config"]),
-    ("api", &["http", "presence", "cluster", "broker", "policy", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
-    ("ingress", &["http", "session", "worker", "presence", "cluster", "broker", "verification", "auth", "redis",
+    ("api", &["apps", "http", "presence", "cluster", "broker", "policy", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+    ("ingress", &["apps", "http", "policy", "session", "worker", "presence", "cluster", "broker", "verification", "auth", "redis",
         "tasks", "lifecycle", "telemetry", "config"]),
     // What puts it together.
-    ("node", &["ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
+    ("node", &["apps", "ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
         "broker", "authorizer", "verification", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
-    ("cli", &["node", "ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
+    ("cli", &["apps", "node", "ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
         "broker", "verification", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("main", &["cli"]),
 ];

@@ -5,8 +5,11 @@
 //! [`FIELDS_READ_MAX`], [`ENTRY_BYTES_MAX`] and [`STEP_MAX`]; where the last fetch failed, one entry a
 //! step. Beside [`FETCH_BYTES_MAX`] each priority that has any entries brings one, however long.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use fred::types::Value;
+use futures_util::future::join_all;
 
 use super::super::{RedisBroker, reply};
 use super::{arg, depths, state};
@@ -82,29 +85,78 @@ impl RedisBroker {
         Ok(fetched)
     }
 
-    /// As [`crate::broker::Broker::is_bare`]. Two commands that Redis runs by itself: a script that
-    /// looks at 32 empty partitions takes Redis six times as long.
-    pub async fn is_bare(&self, held: &[HeldPartition]) -> bool {
+    /// As [`crate::broker::Broker::glance`]. Commands that Redis runs by itself: a script that looks at 32
+    /// empty partitions takes Redis six times as long.
+    pub async fn glance(&self, held: &[HeldPartition]) -> Option<Vec<bool>> {
         let master = self.place_of_partitions(held);
-        let Ok(master) = master.and_then(|place| self.at(place, held)) else {
-            return false;
-        };
+        let master = master.and_then(|place| self.at(place, held)).ok()?;
         let keys = self.keys_of_held(held);
         let mut read = ["COUNT", "1", "STREAMS"]
             .map(Value::from_static_str)
             .to_vec();
         let mut later = Vec::with_capacity(held.len());
-        for keys in keys.chunks_exact(8) {
-            read.extend_from_slice(&keys[1..5]);
-            later.push(keys[5].clone());
+        for keys in keys.chunks_exact(KEYS_OF_PARTITION) {
+            read.extend_from_slice(&keys[STREAMS]);
+            later.push(keys[LATER].clone());
         }
         let zero = Value::from_static_str("0");
-        read.extend(std::iter::repeat_n(zero, 4 * held.len()));
+        read.extend(std::iter::repeat_n(zero, STREAMS.len() * held.len()));
         let link = &master.shared.bulk.link;
-        let (read, exist) = tokio::join!(link.submit("XREAD", read), link.submit("EXISTS", later));
-        // A key of a foreign type, a user who may not: the fetch will say it.
-        matches!((read, exist), (Ok(Value::Null), Ok(Value::Integer(0))))
+        let (read, exist) = tokio::join!(
+            link.submit("XREAD", read),
+            link.submit("EXISTS", later.clone())
+        );
+        // A key of a foreign type, a user who may not: a fetch will say it.
+        let (Ok(read), Ok(Value::Integer(exist))) = (read, exist) else {
+            return None;
+        };
+        let streams = names(read)?;
+        let mut is_something: Vec<_> = keys
+            .chunks_exact(KEYS_OF_PARTITION)
+            .map(|keys| keys[STREAMS].iter().any(|key| has(&streams, key)))
+            .collect();
+        // Seldom: entries to come, in a partition that had none.
+        if exist > 0 {
+            let asked = later
+                .into_iter()
+                .map(|key| link.submit("EXISTS", vec![key]));
+            let answers = join_all(asked).await;
+            for (is_something, answer) in is_something.iter_mut().zip(answers) {
+                *is_something |= !matches!(answer, Ok(Value::Integer(0)));
+            }
+        }
+        Some(is_something)
     }
+}
+
+/// Where the keys of a partition stand among those of a call.
+const KEYS_OF_PARTITION: usize = 8;
+const STREAMS: std::ops::Range<usize> = 1..5;
+const LATER: usize = 5;
+
+/// The streams of an answer to XREAD, as a list of pairs or as a map.
+fn names(answer: Value) -> Option<HashSet<Bytes>> {
+    match answer {
+        Value::Null => Some(HashSet::new()),
+        Value::Map(map) => Some(
+            map.inner()
+                .into_keys()
+                .map(|key| key.as_bytes().to_vec().into())
+                .collect(),
+        ),
+        Value::Array(pairs) => {
+            let names = pairs.into_iter().map(|pair| match pair {
+                Value::Array(mut pair) if !pair.is_empty() => pair.swap_remove(0).into_bytes(),
+                _ => None,
+            });
+            names.collect()
+        }
+        _ => None,
+    }
+}
+
+fn has(names: &HashSet<Bytes>, key: &Value) -> bool {
+    key.as_bytes().is_some_and(|key| names.contains(key))
 }
 
 /// One for each partition, or no answer at all.

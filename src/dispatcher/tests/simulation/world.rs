@@ -127,7 +127,7 @@ impl World {
         let lines = NAMES.map(|name| {
             let topic = topic(name);
             Line {
-                stream: Stream::new(dispatcher.retention(&topic), START_MS),
+                stream: Stream::new(asks::retention(&dispatcher.apps, &topic), START_MS),
                 topic,
                 positions: vec![Position::ZERO],
             }

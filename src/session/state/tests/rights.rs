@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Allow;
+use crate::config::app::AppSettings;
 
 const NAMESPACES: [&str; 4] = ["open:t", "users:t", "token:t", "nobody:t"];
 
@@ -12,6 +13,12 @@ fn with_token(topic: &str, token: String) -> Command {
         presence: true,
         ..Subscribe::default()
     })
+}
+
+/// From now on the app of the session sets this.
+fn set(asked: &mut Asked, change: impl FnOnce(&mut Config)) {
+    let settings = AppSettings::of_default(&config(change));
+    asked.machine.settings = Arc::new(settings);
 }
 
 fn as_member(topic: &str) -> Command {
@@ -76,7 +83,7 @@ fn an_inbox_is_written_by_whom_the_configuration_and_the_token_allow() {
     let mut named = Asked::of("ada", json!({"can": {"publish": ["@*"]}}));
     assert_eq!(named.refusal(to("bob")), None);
     assert_eq!(named.refusal(to("ada")), None);
-    named.machine.config = config(|c| c.inbox.publish = Allow::Nobody);
+    set(&mut named, |c| c.inbox.publish = Allow::Nobody);
     assert_eq!(named.refusal(to("bob")), Some(ErrorCode::Forbidden));
 }
 
@@ -90,7 +97,7 @@ fn the_own_inbox_is_read_without_a_can_unless_nobody_may() {
         (Allow::Token, None),
         (Allow::Nobody, Some(ErrorCode::Forbidden)),
     ] {
-        ada.machine.config = config(|c| c.inbox.history = rule);
+        set(&mut ada, |c| c.inbox.history = rule);
         assert_eq!(ada.refusal(own()), expected, "{rule:?}");
         let other = ada.refusal(history("@bob", None));
         assert_eq!(other, Some(ErrorCode::Forbidden));
@@ -199,7 +206,7 @@ fn a_refresh_moves_the_end_and_takes_what_the_new_token_does_not_allow() {
         "can": {"subscribe": ["*:kept", "*:member"], "presence": ["open:member"]},
     });
     let request = ada.tell(refresh(token("ada", less)));
-    let Ok(Request::Refreshed { lost, expires, .. }) = request else {
+    let Ok(Request::Refreshed(Rejudged { lost, .. }, expires)) = request else {
         panic!("{request:?}");
     };
     assert_eq!(expires, START_S + 7_200);
@@ -231,7 +238,7 @@ fn a_refresh_moves_the_end_and_takes_what_the_new_token_does_not_allow() {
 /// What the topics are limited to by a new token, by name.
 fn limits(ada: &mut Asked, can: Value) -> Vec<(String, bool)> {
     let request = ada.tell(refresh(token("ada", json!({"can": can}))));
-    let Ok(Request::Refreshed { limits, .. }) = request else {
+    let Ok(Request::Refreshed(Rejudged { limits, .. }, _)) = request else {
         panic!("{request:?}");
     };
     let limits = limits.into_iter();

@@ -4,6 +4,7 @@
 pub mod api;
 pub mod apps;
 pub mod auth;
+pub mod authorizer;
 pub mod broker;
 pub mod cli;
 pub mod cluster;

@@ -251,6 +251,7 @@ pub(super) async fn put_app(
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
+    let admitted = admitted.again()?;
     let keeper = &admitted.state.keeper;
     refuse_default(&app)?;
     if keeper

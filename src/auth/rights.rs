@@ -2,8 +2,8 @@
 //!
 //! In: `can`, a map from operations to lists of topic patterns. Out: yes or no for one operation
 //! on one topic. Owned by the sessions whose tokens say it ([`KnownRights`]). Bounded by the token's
-//! length, of which it keeps the patterns and nothing else; an operation that `can` does not name
-//! has no pattern and is not allowed.
+//! length, of which it keeps the patterns and nothing else, and by 65,535 bytes of them, more than the
+//! longest token carries; an operation that `can` does not name has no pattern and is not allowed.
 //!
 //! A pattern is split at every `:`. `*` stands for exactly one segment; `**`, only at the end,
 //! for one or more. So `orders:**` is everything in the namespace `orders` and not the topic
@@ -42,9 +42,13 @@ pub enum Operation {
 pub struct Rights {
     text: Box<str>,
     /// Where each pattern ends in the text.
-    ends: Box<[u32]>,
+    ends: Box<[u16]>,
     /// How many patterns come before those of the next operation, in the order of [`OPERATIONS`].
-    counts: [u32; OPERATIONS.len()],
+    counts: [u16; OPERATIONS.len()],
+    /// They take away only: what they match is not permitted by that.
+    only_narrows: bool,
+    /// Rights that must match as well.
+    also: Option<Arc<Rights>>,
 }
 
 /// The operations, by the names that `can` has for them.
@@ -85,15 +89,41 @@ impl Rights {
                     return Err(RightsError::Pattern);
                 }
                 text.push_str(&pattern);
-                ends.push(u32::try_from(text.len()).map_err(|_| RightsError::Form)?);
+                ends.push(u16::try_from(text.len()).map_err(|_| RightsError::Form)?);
             }
-            *count = u32::try_from(ends.len()).map_err(|_| RightsError::Form)?;
+            *count = u16::try_from(ends.len()).map_err(|_| RightsError::Form)?;
         }
         Ok(Self {
             text: text.into(),
             ends: ends.into(),
             counts,
+            only_narrows: false,
+            also: None,
         })
+    }
+
+    /// The same, narrowed by others: what both allow.
+    #[must_use]
+    pub fn narrowed(&self, by: Self) -> Self {
+        let before = self.also.clone();
+        let by = match before {
+            Some(before) => before.narrowed(by),
+            None => by,
+        };
+        Self {
+            also: Some(Arc::new(by)),
+            ..self.clone()
+        }
+    }
+
+    /// The same for whoever had none: they take away what they do not match, and permit nothing that needs a
+    /// match.
+    #[must_use]
+    pub fn narrowing(self) -> Self {
+        Self {
+            only_narrows: true,
+            ..self
+        }
     }
 
     /// Whether some pattern of the operation matches the topic's name (without its app).
@@ -102,13 +132,15 @@ impl Rights {
         let at = operation as usize;
         let first = at.checked_sub(1).map_or(0, |before| self.counts[before]);
         let mut patterns = first as usize..self.counts[at] as usize;
-        patterns.any(|nth| {
+        let is_matched = patterns.any(|nth| {
             let begins = nth.checked_sub(1).map_or(0, |before| self.ends[before]);
             matches(
                 &self.text[begins as usize..self.ends[nth] as usize],
                 topic_name,
             )
-        })
+        });
+        let also = self.also.as_ref();
+        is_matched && also.is_none_or(|also| also.allows(operation, topic_name))
     }
 }
 
@@ -173,8 +205,9 @@ pub fn permitted(
     can: Option<&Rights>,
     topic_token: bool,
 ) -> bool {
-    let named = topic_token || can.is_some_and(|can| can.allows(operation, topic.name()));
-    let unrestricted = named || can.is_none();
+    let matched = can.is_some_and(|can| can.allows(operation, topic.name()));
+    let named = topic_token || (matched && can.is_some_and(|can| !can.only_narrows));
+    let unrestricted = topic_token || matched || can.is_none();
     match allow {
         Allow::Anyone => unrestricted,
         Allow::Authenticated => user.is_some() && unrestricted,
@@ -270,6 +303,45 @@ mod tests {
                 permitted(allow, Operation::Subscribe, &topic, user, can, topic_token)
             });
             assert_eq!(answers, expected, "{user:?} {can:?} {topic_token}");
+        }
+    }
+
+    #[test]
+    fn narrowed_rights_allow_what_both_do_and_make_nothing_permitted() {
+        let rights = |patterns: &str| {
+            let can = format!(r#"{{"subscribe":{patterns}}}"#);
+            Rights::from_json(&can).unwrap()
+        };
+        let own = rights(r#"["a:*","b:1"]"#);
+        let once = own.narrowed(rights(r#"["a:1","a:2","b:**","c:1"]"#));
+        let twice = once.narrowed(rights(r#"["*:1"]"#));
+        let allowed = |rights: &Rights| {
+            let names = ["a:1", "a:2", "a:3", "b:1", "c:1"].into_iter();
+            let names = names.filter(|name| rights.allows(Operation::Subscribe, name));
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(allowed(&own), ["a:1", "a:2", "a:3", "b:1"]);
+        assert_eq!(allowed(&once), ["a:1", "a:2", "b:1"]);
+        assert_eq!(allowed(&twice), ["a:1", "b:1"]);
+        // Whoever had no `can` gets none by that.
+        let (app, user) = (App::default_app(), User::new("u").ok());
+        let narrowing = rights(r#"["a:1"]"#).narrowing();
+        for (name, expected) in [
+            ("a:1", [true, true, false, false]),
+            ("a:2", [false, false, false, false]),
+        ] {
+            let topic = Topic::new(&app, name).unwrap();
+            let allows = [
+                Allow::Anyone,
+                Allow::Authenticated,
+                Allow::Token,
+                Allow::Nobody,
+            ];
+            let answers = allows.map(|allow| {
+                let (user, can) = (user.as_ref(), Some(&narrowing));
+                permitted(allow, Operation::Subscribe, &topic, user, can, false)
+            });
+            assert_eq!(answers, expected, "{name}");
         }
     }
 

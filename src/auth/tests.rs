@@ -39,6 +39,7 @@ pub(super) fn auth(keys: Vec<TokenKey>) -> config::Auth {
         issuers: Vec::new(),
         issuer: None,
         audience: None,
+        authorize_connect: None,
         anonymous: false,
         cookie: None,
         origins: Vec::new(),

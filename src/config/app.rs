@@ -49,6 +49,8 @@ impl AppSettings {
             history: Allow::Nobody,
             presence_allow: Allow::Nobody,
             replicas_min: 0,
+            authorize_subscribe: None,
+            authorize_publish: None,
             ..node.everyone.clone()
         };
         Self {
@@ -56,6 +58,7 @@ impl AppSettings {
                 keys: Vec::new(),
                 issuers: Vec::new(),
                 anonymous: false,
+                authorize_connect: None,
                 ..node.auth.clone()
             },
             namespaces: BTreeMap::from([("default".to_owned(), nothing.clone())]),

@@ -8,7 +8,15 @@ use crate::config::keys;
 /// The sections of an app.
 pub const SECTIONS: [&str; 4] = ["auth", "namespaces", "inbox", "everyone"];
 /// What of `[auth]` an app may set, beside keys and issuers.
-const AUTH: [&str; 4] = ["issuer", "audience", "anonymous", "token_life_max_s"];
+const AUTH: [&str; 5] = [
+    "issuer",
+    "audience",
+    "anonymous",
+    "token_life_max_s",
+    "authorize_connect",
+];
+/// Who is asked about each session. As keys are, it is only the app's own.
+pub const AUTHORIZE_CONNECT: &str = "auth.authorize_connect";
 /// Where the values of an app have the life of tokens that the node sets.
 pub const NODE_TOKEN_LIFE: &str = "node.token_life_max_s";
 
@@ -26,7 +34,7 @@ pub fn is_inherited(path: &str) -> bool {
     let is_secret = [&keys::HMAC_SECRET, &keys::HMAC_SECRET_FILE]
         .iter()
         .any(|key| key.path() == path);
-    path.starts_with("auth.") && !is_secret
+    path.starts_with("auth.") && !is_secret && path != AUTHORIZE_CONNECT
         || of_topics.iter().any(|prefix| path.starts_with(prefix))
         || matches!(path, "redis.url" | "redis.command_timeout_ms")
 }

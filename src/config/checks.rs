@@ -7,6 +7,8 @@
 use std::net::SocketAddr;
 
 use crate::config::Environment;
+use crate::config::app_keys::AUTHORIZE_CONNECT;
+use crate::config::authorizers;
 use crate::config::client_list;
 use crate::config::faults::Faults;
 use crate::config::file_shares;
@@ -19,6 +21,7 @@ use crate::config::values::{Origin, Values};
 
 mod api_keys;
 mod api_only;
+mod authorizing;
 pub(super) mod files;
 mod issuers;
 mod needs;
@@ -76,6 +79,7 @@ pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Fa
     files::check(values, faults);
     redis_access(values, faults);
     auth(values, faults);
+    authorizing::check(values, faults);
     issuers::check(values, faults);
     tried::check(values, faults);
     shards(values, faults);
@@ -334,6 +338,8 @@ fn auth(values: &Values, faults: &mut Faults) {
     }
     let anonymous = value(values, "auth.anonymous") == Some(&Value::Flag(true));
     let refused = [
+        authorizers::PATH,
+        AUTHORIZE_CONNECT,
         "auth.keys",
         "auth.issuers",
         "auth.hmac_secret",
@@ -343,8 +349,8 @@ fn auth(values: &Values, faults: &mut Faults) {
     .iter()
     .any(|path| values.is_refused(path));
     let mut apps = values.app_drafts().values();
-    let of_apps = apps.any(|draft| draft.has_token_keys());
-    let keyless = !values.has_token_keys() && !of_apps;
+    let of_apps = apps.any(|draft| lets_in(draft));
+    let keyless = !lets_in(values) && !of_apps;
     if keyless && !anonymous && !refused && !api_only::is_meant(values) {
         let remedy = "set FANFARE_AUTH__HMAC_SECRET or [[auth.keys]], or auth.anonymous = true to \
                       let everybody in; on your own machine start with --dev";
@@ -354,6 +360,11 @@ fn auth(values: &Values, faults: &mut Faults) {
             remedy,
         );
     }
+}
+
+/// Whether somebody may come in by a token or an authorizer.
+fn lets_in(values: &Values) -> bool {
+    values.has_token_keys() || text(values, AUTHORIZE_CONNECT).is_some()
 }
 
 /// The deployments, as far as they can be read.

@@ -114,6 +114,10 @@ fn unknown(name: &str) -> (&'static str, String) {
             WHAT,
             "issuers are set in the file only, as [[auth.issuers]]".to_owned(),
         ),
+        Some(("AUTHORIZERS", _)) => (
+            WHAT,
+            "authorizers are set in the file only, as [[authorizers]]".to_owned(),
+        ),
         Some(("AUTH", "KEYS")) => (
             WHAT,
             "token keys are set in the file as [[auth.keys]], or one by FANFARE_AUTH__HMAC_SECRET"

@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use crate::config::authorizers;
 use crate::config::client_list;
 use crate::config::issuers;
 use crate::config::key::{Initial, Key};
@@ -41,6 +42,7 @@ pub fn commented_file() -> String {
             write_api_client(&mut out);
         }
     }
+    write_authorizer(&mut out);
     comment(
         &mut out,
         "\nThe options of topics whose part before the first : is NAME; those without : are in \
@@ -138,6 +140,19 @@ fn write_token_key(out: &mut String) {
     }
     out.push_str("#[[auth.issuers]]\n#issuer = \"https://id.example.com/\"\n");
     out.push_str("#jwks_url = \"https://id.example.com/.well-known/jwks.json\"\n");
+}
+
+fn write_authorizer(out: &mut String) {
+    comment(
+        out,
+        "\nBackends that are asked whether a session may be, join or publish, once for each:",
+    );
+    for (name, doc) in authorizers::FIELDS {
+        comment(out, &format!("  {name}: {doc}"));
+    }
+    out.push_str("#[[authorizers]]\n#name = \"backend\"\n");
+    out.push_str("#url = \"https://backend.example.com/fanfare\"\n");
+    out.push_str("#secrets_env = \"AUTHORIZER_SECRETS\"\n");
 }
 
 fn write_api_client(out: &mut String) {

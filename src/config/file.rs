@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::app_reader;
+use crate::config::authorizers;
 use crate::config::client_list;
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::file_text::{File, in_order};
@@ -50,6 +51,9 @@ pub fn read(
     for (name, value) in in_order(root.get_ref()) {
         match (name.get_ref().as_ref(), value.get_ref()) {
             ("namespaces", DeValue::Table(all)) => sections::namespaces(&file, all, values, faults),
+            (authorizers::PATH, _) => {
+                used.extend(authorizers::read(&file, value, inputs, values, faults));
+            }
             ("apps", DeValue::Table(all)) => {
                 used.extend(app_reader::read_all(&file, all, inputs, values, faults));
             }

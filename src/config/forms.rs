@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use hyper::Uri;
 
+use crate::config::authorizer::is_name;
 use crate::config::faults::Wrong;
 use crate::config::log_filter;
 use crate::config::origin;
@@ -173,6 +174,11 @@ pub const COOKIE: Form = form("a cookie's name, for example fanfare_token", |tex
 /// An origin as browsers send it.
 pub const ORIGIN: Form = form("origins, for example https://app.example.com", |text| {
     Ok(origin::read(text)?)
+});
+
+/// The name of an authorizer.
+pub const AUTHORIZER: Form = form("the name of one of [[authorizers]]", |text| {
+    kept_if(text, is_name(text))
 });
 
 /// What is logged.

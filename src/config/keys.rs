@@ -130,6 +130,8 @@ section!(AUTH, "auth" => Auth {
         "Name of the cookie that may carry the token. Needs auth.origins.";
     origins: "origins", List(forms::ORIGIN), Is(""),
         "Origins whose pages may connect, each as scheme, host and port: there are no wildcards, and a default port is left out. Empty: all of them.";
+    authorize_connect: "authorize_connect", Text(forms::AUTHORIZER), Unset("backend"),
+        "The authorizer that is asked about each session, one of [[authorizers]]. It may let a session without a token in.";
     timeout: "timeout_ms", ms(100, 300_000), Is("10000"),
         "How long a session may stay without authentication (4004).";
     leeway: "leeway_s", s(0, 300), Is("5"),
@@ -320,6 +322,10 @@ section!(NAMESPACE, "namespaces.NAME" => Namespace {
         "Who may read history.";
     presence_allow: "presence_allow", ALLOW, Is("token"),
         "Who may be a member and see members.";
+    authorize_subscribe: "authorize_subscribe", Text(forms::AUTHORIZER), Unset("backend"),
+        "The authorizer that is asked about each joining that the rules permit, one of [[authorizers]].";
+    authorize_publish: "authorize_publish", Text(forms::AUTHORIZER), Unset("backend"),
+        "The authorizer that is asked about each publication of a session that the rules permit, one of [[authorizers]]. The HTTP API is not asked about.";
     replicas_min: "replicas_min", count(0, 16), Is("0"),
         "Replicas of Redis that must have a publication before it is answered ok. With fewer the answer is unavailable and the outcome unknown. With 1, a failover to the newest replica loses nothing that was answered ok.";
     replicas_timeout: "replicas_timeout_ms", ms(10, 10_000), Is("1000"),
@@ -359,7 +365,11 @@ pub fn all() -> &'static [Key] {
 fn own_keys(own: &OwnTopics) -> impl Iterator<Item = Key> {
     own.offered.iter().map(|&(name, default)| Key {
         section: own.section,
-        default: Is(default),
+        // What need not be set has no value here either.
+        default: match option(name).default {
+            Unset(example) => Unset(example),
+            _ => Is(default),
+        },
         ..*option(name)
     })
 }

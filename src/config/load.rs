@@ -276,6 +276,7 @@ fn build(values: &Values) -> Config {
         cluster: Cluster::from_values(values, "cluster"),
         memory: Memory::from_values(values, "memory"),
         auth: Auth::from_values(values, "auth"),
+        authorizers: values.authorizers(),
         session: Session::from_values(values, "session"),
         admission: Admission::from_values(values, "admission"),
         drain: Drain::from_values(values, "drain"),

@@ -9,10 +9,11 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::config::faults::{Wrong, did_you_mean};
 
 /// The modules of this crate that log; a target is one of them, or something below.
-const MODULES: [&str; 23] = [
+const MODULES: [&str; 24] = [
     "api",
     "apps",
     "auth",
+    "authorizer",
     "broker",
     "cli",
     "cluster",

@@ -10,8 +10,11 @@ pub mod app;
 pub mod app_json;
 pub mod app_keys;
 pub mod app_reader;
+pub mod authorizer;
+pub mod authorizers;
 pub mod checks;
 pub mod client_list;
+mod entry;
 pub mod environment;
 pub mod example;
 pub mod faults;
@@ -53,6 +56,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use api_clients::Api;
+pub use authorizer::Authorizer;
 pub use issuer::{Issuer, Jwks, TokenKey};
 pub use observing::{Health, Log, LogFormat, Metrics};
 pub use secret::Secret;
@@ -76,6 +80,8 @@ pub struct Config {
     pub memory: Memory,
     /// Who may come in.
     pub auth: Auth,
+    /// Backends that are asked whether a session may do something.
+    pub authorizers: Vec<Authorizer>,
     /// Bounds of one session.
     pub session: Session,
     /// Whom the node lets in.
@@ -223,6 +229,8 @@ pub struct Auth {
     pub cookie: Option<String>,
     /// Origins that may open a WebSocket. Empty: any (unless a cookie is configured).
     pub origins: Vec<String>,
+    /// The authorizer that is asked about each session, by name. `None`: no one is.
+    pub authorize_connect: Option<String>,
     /// How long a session may stay unauthenticated. Default 10 s.
     pub timeout: Duration,
     /// Tolerance for `exp`, `nbf` and `iat`. Default 5 s.
@@ -352,6 +360,10 @@ pub struct Namespace {
     pub history: Allow,
     /// Who may be a member and see members.
     pub presence_allow: Allow,
+    /// The authorizer that is asked about each joining, by name. `None`: no one is.
+    pub authorize_subscribe: Option<String>,
+    /// The authorizer that is asked about each publication of a session, by name. `None`: no one is.
+    pub authorize_publish: Option<String>,
     /// Replicas that must have a publication before it is answered `ok`.
     pub replicas_min: u32,
     /// How long they are waited for.

@@ -26,6 +26,7 @@ pub const OWN_TOPICS: [OwnTopics; 2] = [
             ("trace", "false"),
             ("publish", "nobody"),
             ("history", "authenticated"),
+            ("authorize_publish", ""),
             ("replicas_min", "0"),
             ("replicas_timeout_ms", "1000"),
         ],
@@ -34,6 +35,7 @@ pub const OWN_TOPICS: [OwnTopics; 2] = [
             ("presence", "false"),
             ("subscribe", "nobody"),
             ("presence_allow", "nobody"),
+            ("authorize_subscribe", ""),
         ],
     },
     OwnTopics {
@@ -54,6 +56,8 @@ pub const OWN_TOPICS: [OwnTopics; 2] = [
             ("subscribe", "nobody"),
             ("publish", "nobody"),
             ("presence_allow", "nobody"),
+            ("authorize_subscribe", ""),
+            ("authorize_publish", ""),
         ],
     },
 ];

@@ -151,8 +151,10 @@ pub fn apply(values: &mut Values, machine: &Machine, size: Option<&Size>, named:
 pub fn add_namespace(values: &mut Values, name: &str) {
     let path = |key: &Key| format!("namespaces.{name}.{}", key.name);
     for key in keys::namespace_options() {
-        if let Initial::Is(text) = key.default {
-            values.set_known(path(key), key, text, Origin::Default);
+        match key.default {
+            Initial::Is(text) => values.set_known(path(key), key, text, Origin::Default),
+            Initial::Unset(_) => values.set_known(path(key), key, "", Origin::Default),
+            Initial::Found(..) | Initial::BySize => {}
         }
     }
     if values.dev() {

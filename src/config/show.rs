@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use crate::config::Authorizer;
 use crate::config::api_clients::{ApiClient, ClientApp, Scope};
 use crate::config::keys;
 use crate::config::values::{Origin, Values};
@@ -41,6 +42,7 @@ pub fn rows(values: &Values) -> Vec<Row> {
     let apps = values.app_drafts().values();
     settings
         .chain(keys_of(values))
+        .chain(of_authorizers(values))
         .chain(clients)
         .chain(apps.flat_map(of_app))
         .collect()
@@ -81,6 +83,43 @@ fn of_app(values: &Values) -> Vec<Row> {
         })
     });
     settings.chain(keys_of(values)).collect()
+}
+
+/// The authorizers of the node.
+fn of_authorizers(values: &Values) -> impl Iterator<Item = Row> {
+    let authorizers = values.authorizers_with_origins().iter().enumerate();
+    authorizers.flat_map(|(index, (authorizer, origin))| {
+        let row = |key: &str, value: String| Row {
+            key: format!("{key}[{index}]"),
+            value: value.into(),
+            origin: Origin::to_string(origin),
+        };
+        // Headers are read again while the node runs, and the rest is not.
+        let names: Vec<_> = authorizer.headers.iter().map(|(name, _)| &**name).collect();
+        let headers = (!names.is_empty()).then(|| format!("{} ***", names.join(" ")));
+        let own = row("authorizers", authorizer_in_words(authorizer));
+        let headers = headers.map(|text| row("authorizers.headers", text));
+        std::iter::once(own).chain(headers)
+    })
+}
+
+/// An authorizer in one line, without its secrets and headers.
+fn authorizer_in_words(authorizer: &Authorizer) -> String {
+    let private = if authorizer.allow_private {
+        ", private"
+    } else {
+        ""
+    };
+    let trusted = authorizer.ca_file.as_ref();
+    let trusted = trusted.map(|path| format!(", by {path}"));
+    format!(
+        "{} {} ***, {} ms, {} at once{private}{}",
+        authorizer.name,
+        authorizer.url,
+        authorizer.timeout.as_millis(),
+        authorizer.concurrency,
+        trusted.unwrap_or_default()
+    )
 }
 
 /// A client in one line. What its hashes are is no secret, and tells nobody anything.

@@ -10,12 +10,13 @@ use std::path::PathBuf;
 
 use crate::config::api_clients::ApiClient;
 use crate::config::app::AppSettings;
-use crate::config::app_keys::{NODE_TOKEN_LIFE, is_inherited};
+use crate::config::app_keys::{AUTHORIZE_CONNECT, NODE_TOKEN_LIFE, is_inherited};
+use crate::config::authorizers;
 use crate::config::key::Key;
 use crate::config::keys;
 use crate::config::value::{Field, Kind, Value};
 use crate::config::watched::WatchedFiles;
-use crate::config::{Environment, Issuer, Secret, TokenKey};
+use crate::config::{Authorizer, Environment, Issuer, Secret, TokenKey};
 use fanfare_protocol::ids::App;
 
 /// Where a value came from. The order is the precedence, lowest first.
@@ -69,6 +70,7 @@ pub struct Values {
     files: WatchedFiles,
     issuers: Vec<Issuer>,
     issuer_origins: Vec<Origin>,
+    authorizers: Vec<(Authorizer, Origin)>,
     app_drafts: BTreeMap<App, Self>,
     apps: BTreeMap<App, AppSettings>,
     app_warnings: Vec<String>,
@@ -90,6 +92,7 @@ impl Values {
             files: WatchedFiles::default(),
             issuers: Vec::new(),
             issuer_origins: Vec::new(),
+            authorizers: Vec::new(),
             app_drafts: BTreeMap::new(),
             apps: BTreeMap::new(),
             app_warnings: Vec::new(),
@@ -179,6 +182,24 @@ impl Values {
     pub fn add_issuer(&mut self, issuer: Issuer, origin: Origin) {
         self.issuers.push(issuer);
         self.issuer_origins.push(origin);
+    }
+
+    /// Adds an authorizer.
+    pub fn add_authorizer(&mut self, authorizer: Authorizer, origin: Origin) {
+        self.authorizers.push((authorizer, origin));
+    }
+
+    /// The authorizers with their origins, in the order of the file.
+    #[must_use]
+    pub fn authorizers_with_origins(&self) -> &[(Authorizer, Origin)] {
+        &self.authorizers
+    }
+
+    /// The authorizers.
+    #[must_use]
+    pub fn authorizers(&self) -> Vec<Authorizer> {
+        let all = self.authorizers.iter();
+        all.map(|(authorizer, _)| authorizer.clone()).collect()
     }
 
     /// Remembers that a source gave a value that was refused, so that no check speaks of the one
@@ -352,6 +373,11 @@ impl Values {
             let path = NODE_TOKEN_LIFE.to_owned();
             base.set(path, setting.value.clone(), Origin::Default);
         }
+        base.set(AUTHORIZE_CONNECT.to_owned(), Value::Unset, Origin::Default);
+        base.authorizers.clone_from(&self.authorizers);
+        if self.is_refused(authorizers::PATH) {
+            base.refuse(authorizers::PATH.to_owned());
+        }
         base
     }
 
@@ -367,7 +393,7 @@ impl Values {
         self.token_keys.clone_from(&says.token_keys);
         self.issuers.clone_from(&says.issuers);
         self.issuer_origins.clone_from(&says.issuer_origins);
-        self.refused.clone_from(&says.refused);
+        self.refused.extend(says.refused.iter().cloned());
     }
 
     /// The paths that a file has set, with value and origin, in the order of their names.

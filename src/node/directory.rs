@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::api::state::{
     Answer, Component, Directory, LiveTopic, MembersPage, NodeLoad, NodeSessions, NodeStatus,
@@ -23,7 +23,7 @@ use crate::http::bodies::Route;
 use crate::lifecycle::{Lifecycle, LifecycleReceiver};
 use crate::revocation::Target;
 use crate::session::Services;
-use crate::tasks::turns;
+use crate::tasks::{self, turns};
 use crate::telemetry::metrics::Metrics;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::ids::{App, NodeId, SessionId, Topic, User};
@@ -64,6 +64,22 @@ pub struct NodeDirectory {
     pub since: Since,
 }
 
+/// How often it is looked at how the parts do.
+const PARTS_LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Looks at how the parts do, so that it is known since when, though nobody asks.
+pub(super) fn watch_parts(directory: &Arc<NodeDirectory>) {
+    let directory = Arc::clone(directory);
+    tasks::vital("parts", async move {
+        let mut looks = tokio::time::interval(PARTS_LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let _ = directory.components();
+        }
+    });
+}
+
 impl Directory for NodeDirectory {
     fn lifecycle(&self) -> Lifecycle {
         *self.lifecycle.borrow()
@@ -81,6 +97,7 @@ impl Directory for NodeDirectory {
         let mut partial = readiness::partial(&self.services.broker);
         partial.extend(self.readiness.shut.borrow().reasons());
         partial.extend(self.services.checks.troubles());
+        partial.extend(self.services.authorizers.troubles());
         partial
     }
 
@@ -109,6 +126,7 @@ impl Directory for NodeDirectory {
         components.extend(parts::memory(config, shut.short()));
         components.push(parts::queue(config, self.queue()));
         components.push(revoking::part(&self.revoking.known));
+        components.extend(parts::authorizers(&self.services.authorizers));
         components.push(stored_apps::part(&self.keeper));
         components.push(parts::alerts(config, &self.metrics));
         self.since.note(&mut components);

@@ -24,17 +24,17 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
-use tokio::time::MissedTickBehavior;
 
 use crate::api;
 use crate::api::body_budget::BodyBudget;
 use crate::api::keys::ApiKeys;
 use crate::api::queue::taken::Taken;
-use crate::api::state::{ApiState, Directory as _};
+use crate::api::state::ApiState;
 use crate::apps::keeper::Keeper;
 use crate::apps::{Apps, settings_of};
 use crate::auth::error::KeyError;
 use crate::auth::verifier::Verifier;
+use crate::authorizer::Authorizers;
 use crate::broker::Feed;
 use crate::cluster::keeping;
 use crate::cluster::membership::BEATS_PER_LEASE;
@@ -95,8 +95,6 @@ use worker_thread::WorkerSetup;
 /// bodies of 8 MB held up all deliveries for 100 ms, and with 8 publishers over Redis a publication
 /// cost the same (docs/performance.md).
 const CONTROL_THREADS: usize = 2;
-/// How often it is looked at how the parts do.
-const PARTS_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long presence, occupancy and the leases may take to be given back, each.
 const GIVE_BACK: Duration = Duration::from_secs(2);
 
@@ -233,6 +231,7 @@ impl Parts {
             broker,
             verifier,
             checks,
+            authorizers: Authorizers::new(&config, &metrics.authorizers),
             view,
             presence,
             registry: Registry::new(Arc::clone(&cluster.occupancy)),
@@ -297,6 +296,7 @@ impl Parts {
         let keys = Arc::new(ApiKeys::new(&self.config.api));
         let replaced = Replaced {
             keys: Arc::clone(&keys),
+            authorizers: Arc::clone(&self.services.authorizers),
             keeper: Arc::clone(&self.keeper),
             read: self.read.clone(),
             config: Arc::clone(&self.config),
@@ -394,7 +394,7 @@ impl Parts {
             since: Since::default(),
         };
         let directory = Arc::new(directory);
-        watch_parts(&directory);
+        directory::watch_parts(&directory);
         let state = ApiState {
             broker: Arc::clone(&self.services.broker),
             config: Arc::clone(&self.config),
@@ -466,19 +466,6 @@ impl Parts {
         }
         Ok((handles, threads))
     }
-}
-
-/// Looks at how the parts do, so that it is known since when, though nobody asks.
-fn watch_parts(directory: &Arc<NodeDirectory>) {
-    let directory = Arc::clone(directory);
-    tasks::vital("parts", async move {
-        let mut looks = tokio::time::interval(PARTS_LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            looks.tick().await;
-            let _ = directory.components();
-        }
-    });
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::api::queue::bound::CAPACITY_PERCENT;
 use crate::api::state::{Component, PartState, QueueStatus};
+use crate::authorizer::{Authorizers, WAITING_MAX};
 use crate::broker::{Broker, BrokerHealth};
 use crate::cluster::membership::Membership;
 use crate::cluster::membership_machine::MembershipState;
@@ -115,6 +116,24 @@ pub fn settings(membership: &Membership) -> Component {
     Component::new("settings", comparison.to_string())
         .state(PartState::Degraded, reason)
         .figure("nodes_differing", comparison.differing_count as u64, None)
+}
+
+/// Whether all authorizers are asked; `None` where there is none.
+#[must_use]
+pub fn authorizers(all: &Authorizers) -> Option<Component> {
+    let count = all.count();
+    if count == 0 {
+        return None;
+    }
+    let troubles = all.troubles();
+    let reason = (!troubles.is_empty()).then(|| troubles.join("; "));
+    let said = reason.clone();
+    let detail = said.unwrap_or_else(|| format!("authorizers asked: {count}"));
+    let waiting_max = count * WAITING_MAX;
+    let part = Component::new("authorizers", detail)
+        .state(PartState::Degraded, reason)
+        .figure("waiting", all.waiting() as u64, Some(waiting_max as u64));
+    Some(part)
 }
 
 /// Whether Redis says which partitions the node may act for. Where it does not, the node is ready all

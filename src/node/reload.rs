@@ -20,6 +20,7 @@ use crate::api::keys::ApiKeys;
 use crate::apps::keeper::Keeper;
 use crate::apps::stored::Filed;
 use crate::apps::{self, Settings};
+use crate::authorizer::Authorizers;
 use crate::config::app::AppSettings;
 use crate::config::faults::Faults;
 use crate::config::load::Loaded;
@@ -46,6 +47,7 @@ pub const RELOADED: &[&str] = &[
     "auth.leeway_s",
     "auth.token_life_max_s",
     "auth.token_bytes_max",
+    "authorizers.headers",
     "log.level",
 ];
 
@@ -86,6 +88,8 @@ pub(super) struct Replaced {
     pub(super) config: Arc<Config>,
     /// What was read last, which other nodes compare.
     pub(super) read: watch::Sender<Arc<Config>>,
+    /// What signs enquiries.
+    pub(super) authorizers: Arc<Authorizers>,
     /// What counts it.
     pub(super) metrics: Arc<Metrics>,
 }
@@ -261,6 +265,7 @@ impl Replaced {
         let info_bytes_max = self.config.session.info_bytes_max;
         super::apps::verifier(&file, info_bytes_max).map_err(|error| vec![error.to_string()])?;
         logs::set_level(&config.log.level).map_err(|error| vec![error.to_string()])?;
+        self.authorizers.take_over(&config.authorizers);
         self.keys.replace(&config.api);
         self.keeper.refile(Filed {
             settings: file,
@@ -287,6 +292,7 @@ impl Replaced {
         let default = AppSettings {
             auth: Auth {
                 anonymous: start.auth.anonymous,
+                authorize_connect: start.auth.authorize_connect.clone(),
                 ..read.auth.clone()
             },
             ..AppSettings::of_default(start)

@@ -26,7 +26,7 @@ use fanfare_protocol::ids::{Position, SessionId, Topic, TopicKind};
 
 use super::joining::{Amendment, Begin, Joining};
 use super::opening::{AutoJoined, Opened};
-use super::parked::Parked;
+use super::parked::{Asked, Parked};
 use super::shared_reads::SharedReads;
 use super::state::Now;
 use super::{Services, backoff};
@@ -60,7 +60,7 @@ pub enum Completion {
         /// What was asked for.
         amendment: Amendment,
         /// The outcome.
-        result: Result<u64, WireError>,
+        result: Result<Entered, WireError>,
     },
     /// A publication's fate.
     Published(Option<u64>, Result<Published, WireError>),
@@ -76,6 +76,8 @@ pub enum Completion {
     PullAgain(Pull),
     /// The tokens of a command that was parked are checked.
     Checked(Box<Parked>),
+    /// The authorizer of a command that was parked has answered.
+    Authorized(Box<Asked>),
     /// The outcome of a command behind which nothing was read.
     Alone(Box<Completion>),
 }
@@ -101,6 +103,17 @@ pub struct Subscribed {
     pub start: Start,
     /// Members, with `presence: true`.
     pub count: Option<u64>,
+    /// Until when an authorizer grants it, in unix seconds.
+    pub authorized: Option<u64>,
+}
+
+/// A membership that has begun.
+#[derive(Debug, Clone, Copy)]
+pub struct Entered {
+    /// Members.
+    pub count: u64,
+    /// Until when an authorizer grants it, in unix seconds.
+    pub authorized: Option<u64>,
 }
 
 /// What the futures of one session share.
@@ -159,10 +172,19 @@ impl BrokerCalls {
     pub async fn subscribe(
         self,
         id: Option<u64>,
-        joining: Joining,
-        member: Option<Member>,
+        mut joining: Joining,
+        (member, user): (Option<Member>, Option<String>),
     ) -> Completion {
-        let subscribed = self.begin(&joining.topic, joining.begin, member);
+        let asks = joining.asks.take();
+        let whom = (user.as_deref(), joining.presence);
+        let subscribed = async {
+            let authorized = self.may_join(asks, &joining.topic, whom).await?;
+            let begun = self.begin(&joining.topic, joining.begin, member).await?;
+            Ok(Subscribed {
+                authorized,
+                ..begun
+            })
+        };
         let result = subscribed.await;
         Completion::Subscribed {
             id,
@@ -190,16 +212,29 @@ impl BrokerCalls {
             (None, Some(newest)) if newest > 0 => self.rewind(topic, newest).await?,
             (None, _) => Start::Live,
         };
-        Ok(Subscribed { start, count })
+        Ok(Subscribed {
+            start,
+            count,
+            authorized: None,
+        })
     }
 
     /// `subscribe` on a topic that is joined: becomes a member.
-    pub async fn amend(self, id: Option<u64>, amendment: Amendment, member: Member) -> Completion {
+    pub async fn amend(
+        self,
+        id: Option<u64>,
+        mut amendment: Amendment,
+        member: Member,
+    ) -> Completion {
+        let asks = amendment.asks.take();
         let result = async {
+            let whom = (member.user.as_deref(), true);
+            let authorized = self.may_join(asks, &amendment.topic, whom).await?;
             self.broker()
                 .check(&amendment.topic)
                 .map_err(broker_error)?;
-            self.enter(&amendment.topic, member).await
+            let count = self.enter(&amendment.topic, member).await?;
+            Ok(Entered { count, authorized })
         };
         let result = result.await;
         Completion::Amended {
@@ -315,7 +350,12 @@ impl BrokerCalls {
     }
 
     /// `publish`. The request has the context that its client sent.
-    pub async fn publish(self, id: Option<u64>, mut request: PublishRequest) -> Completion {
+    pub async fn publish(
+        self,
+        id: Option<u64>,
+        mut request: PublishRequest,
+        asks: Option<Box<str>>,
+    ) -> Completion {
         let Services { tracer, apps, .. } = &*self.services;
         let settings = apps.of_topic(&request.topic);
         let to = Destination {
@@ -325,6 +365,10 @@ impl BrokerCalls {
         let cause = Cause::Own(request.trace, Caller::Client(self.session));
         let traced = tracer.publication("publish", cause, to);
         request.trace = traced.context();
+        if let Err(error) = self.may_publish(asks, &mut request).await {
+            traced.published(Err::<Position, _>(error.code.name()));
+            return Completion::Published(id, Err(error));
+        }
         let published = self.broker().publish(request).await;
         let outcome = published.as_ref().map(|published| published.position);
         traced.published(outcome.map_err(|error| error.told().code.name()));

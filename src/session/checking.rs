@@ -132,7 +132,7 @@ impl Session {
     }
 
     /// Carries out what was judged, or parks it. `read` is when it came.
-    fn judged(
+    pub(super) fn judged(
         &mut self,
         kind: CommandType,
         id: Option<u64>,
@@ -142,6 +142,8 @@ impl Session {
         let waiting = self.waiting();
         match judged {
             Ok(Request::Check(command)) => return self.park(id, *command, read),
+            // What was checked of it is needed again.
+            Ok(Request::Ask(asking)) => return self.ask(id, *asking, read),
             Ok(request) => self.carry_out(id, request, read),
             Err(refusal) => self.refuse(id, refusal),
         }

@@ -22,6 +22,8 @@ pub enum Due {
     /// The token for a topic has ended, and nothing else lets the session stay there: it has left.
     /// True: it was a member.
     Left(Topic, bool),
+    /// What an authorizer granted for a topic has ended: it has left. True: it was a member.
+    Unauthorized(Topic, bool),
     /// The token for a topic has ended: the session stays there without, and may no longer be
     /// caught up with all that is retained.
     Limited(Topic),
@@ -123,6 +125,7 @@ impl Machine {
             due.push(Due::Expiring(None, claims.expires));
         }
         self.topic_tokens_due(now, &mut due);
+        self.authorizations_due(now, &mut due);
         if let Some(every) = self.config.session.ping
             && now.instant >= self.pinged_at + every
         {
@@ -223,6 +226,7 @@ impl Machine {
             .iter()
             .filter_map(|joined| joined.token.as_ref());
         let of_topics = of_topics.map(|token| (token.expires, token.is_told));
+        let of_topics = of_topics.chain(self.authorizations());
         for (expires, is_told) in own.into_iter().chain(of_topics) {
             let at_ms = if is_told {
                 self.expired_at_ms(expires)
@@ -235,13 +239,13 @@ impl Machine {
         next
     }
 
-    fn expiring_at_ms(&self, expires: u64) -> u64 {
+    pub(super) fn expiring_at_ms(&self, expires: u64) -> u64 {
         expires
             .saturating_mul(1_000)
             .saturating_sub(millis(self.config.auth.expiring))
     }
 
-    fn expired_at_ms(&self, expires: u64) -> u64 {
+    pub(super) fn expired_at_ms(&self, expires: u64) -> u64 {
         expires
             .saturating_mul(1_000)
             .saturating_add(millis(self.config.auth.expired_grace))

@@ -46,8 +46,7 @@ impl Session {
                 });
             }
             Request::Publish(topic, publish) => {
-                let request = self.publication(topic, *publish, now);
-                self.work_on(read(CommandType::Publish), calls.publish(id, request));
+                self.publish(id, (topic, *publish), now, read(CommandType::Publish));
             }
             Request::Ack(inbox, position) => {
                 self.work_on(read(CommandType::Ack), calls.ack(id, inbox, position));
@@ -71,11 +70,24 @@ impl Session {
                 self.schedule(now);
             }
             // Parked before it comes here.
-            Request::Check(_) => {}
+            Request::Check(_) | Request::Ask(_) => {}
             Request::Ping => self.ok(Ok {
                 id,
                 ..Ok::default()
             }),
+        }
+    }
+
+    fn publish(&mut self, id: Option<u64>, what: (Topic, Publish), now: Now, read: Read) {
+        let (topic, publish) = what;
+        let asks = self.machine.asks_to_publish(&topic);
+        let is_asked = asks.is_some();
+        let request = self.publication(topic, publish, now);
+        let work = self.calls.clone().publish(id, request, asks);
+        match is_asked {
+            // None may overtake it while it is asked about.
+            true => self.work_alone(read, work),
+            false => self.work_on(read, work),
         }
     }
 
@@ -207,10 +219,12 @@ impl Session {
             self.mind_tokens();
             self.schedule(now);
         }
-        let work = self.calls.clone().subscribe(id, joining, member);
-        if is_member {
+        let is_asked = joining.asks.is_some();
+        let user = is_asked.then(|| self.user().map(str::to_owned)).flatten();
+        let work = self.calls.clone().subscribe(id, joining, (member, user));
+        if is_member || is_asked {
             // A snapshot that is asked for next must see this membership and its changes, and a
-            // leave must find it.
+            // leave must find it. And what comes behind an enquiry waits.
             self.work_alone(read, work);
         } else {
             self.work_on(read, work);
@@ -241,7 +255,7 @@ impl Session {
     fn member(&self) -> Member {
         let identity = self.machine.identity();
         Member {
-            user: identity.user.as_ref().map(|u| u.as_str().to_owned()),
+            user: self.user().map(str::to_owned),
             session: self.calls.session,
             info: identity.claims.as_ref().and_then(|c| c.info.clone()),
         }
@@ -250,6 +264,12 @@ impl Session {
     /// The token for a topic has ended, and the session may not stay there without.
     pub(super) fn token_ended(&mut self, topic: Topic, was_member: bool) {
         let text = "the token for this topic has expired";
+        self.unsubscribe(topic, was_member, ErrorCode::TokenExpired, text);
+    }
+
+    /// What an authorizer granted for a topic has ended.
+    pub(super) fn authorization_ended(&mut self, topic: Topic, was_member: bool) {
+        let text = "what the authorizer granted for this topic has ended; subscribe again";
         self.unsubscribe(topic, was_member, ErrorCode::TokenExpired, text);
     }
 
@@ -291,12 +311,7 @@ impl Session {
     fn publication(&self, topic: Topic, publish: Publish, now: Now) -> PublishRequest {
         let config = &self.calls.services.config;
         let namespace = self.machine.namespace(&topic);
-        let user = self
-            .machine
-            .identity()
-            .user
-            .as_ref()
-            .map(|u| u.as_str().to_owned());
+        let user = self.user().map(str::to_owned);
         let publisher = match &user {
             Some(user) => Publisher::User(user),
             None => Publisher::Session(self.calls.session),

@@ -12,7 +12,9 @@ use fanfare_protocol::event::{ErrorBody, Event, Gap, GapReason, InboxState, Ok, 
 use fanfare_protocol::ids::{Position, Topic};
 
 use super::Session;
-use super::broker_calls::{BrokerCalls, Completion, Start, Subscribed, left_before_joined};
+use super::broker_calls::{
+    BrokerCalls, Completion, Entered, Start, Subscribed, left_before_joined,
+};
 use super::joining::{Amendment, Joining};
 use super::opening::{AutoJoined, Opened};
 use super::state::{Now, Refusal};
@@ -50,6 +52,7 @@ impl Session {
             }
             Completion::Everyone(own) => self.everyone_is_live(*own),
             Completion::Checked(parked) => self.unparked(*parked),
+            Completion::Authorized(asked) => self.authorized(*asked),
             Completion::Subscribed {
                 id,
                 joining,
@@ -141,20 +144,34 @@ impl Session {
             }
             Result::Ok(subscribed) => {
                 let begun = self.begin_subscription(joining, &subscribed);
+                let ends = self.heed(topic, subscribed.authorized);
                 self.ok(Ok {
                     id,
                     recovered: Some(begun.gap.is_none()),
                     gap_reason: begun.gap,
                     position: Some(begun.position),
                     count: subscribed.count,
-                    expires: joining.expires,
+                    expires: sooner(joining.expires, ends),
                     ..Ok::default()
                 });
             }
         }
     }
 
-    fn amended(&mut self, id: Option<u64>, amendment: &Amendment, result: Result<u64, WireError>) {
+    /// An authorizer grants a topic until then; returns it.
+    fn heed(&mut self, topic: &Topic, until: Option<u64>) -> Option<u64> {
+        let until = until?;
+        self.machine.authorized(topic, until);
+        self.schedule(Now::read());
+        Some(until)
+    }
+
+    fn amended(
+        &mut self,
+        id: Option<u64>,
+        amendment: &Amendment,
+        result: Result<Entered, WireError>,
+    ) {
         let topic = &amendment.topic;
         if self.machine.stay(topic) != Some(amendment.stay) {
             return self.left_meanwhile(id, topic, result.is_ok());
@@ -165,13 +182,14 @@ impl Session {
                 self.end_membership(topic);
                 self.refuse(id, error.into());
             }
-            Result::Ok(count) => {
+            Result::Ok(entered) => {
                 let changes = topic.presence();
                 self.calls.worker.begin_live(self.calls.key, &changes);
+                let ends = self.heed(topic, entered.authorized);
                 self.ok(Ok {
                     id,
-                    count: Some(count),
-                    expires: amendment.expires,
+                    count: Some(entered.count),
+                    expires: sooner(amendment.expires, ends),
                     ..Ok::default()
                 });
             }
@@ -241,7 +259,8 @@ impl Session {
             let resumed = match outcome {
                 Result::Ok((joining, subscribed)) => {
                     let begun = self.begin_subscription(&joining, &subscribed);
-                    begun.resumed(subscribed.count, joining.expires)
+                    let ends = self.heed(&joining.topic, subscribed.authorized);
+                    begun.resumed(subscribed.count, sooner(joining.expires, ends))
                 }
                 Err(error) => {
                     if let Result::Ok(topic) = Topic::new(self.machine.app(), &name) {
@@ -359,6 +378,11 @@ impl Session {
             self.unjoin(topic, presence);
         }
     }
+}
+
+/// The sooner of two ends.
+fn sooner(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.into_iter().chain(other).min()
 }
 
 /// What is gone of a topic that the session belongs to unasked.

@@ -10,6 +10,7 @@ use fanfare_protocol::command::Subscribe;
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::ids::{Position, Topic};
 
+use super::authorizing::Authorized;
 use super::clock::Due;
 use super::permission::already_subscribed;
 use super::state::{Machine, Now, Request};
@@ -21,6 +22,8 @@ pub(super) struct Joined {
     pub(super) presence: bool,
     /// The token for this topic by which it was joined, as long as that has not ended.
     pub(super) token: Option<TopicToken>,
+    /// Until when an authorizer lets it stay, where it said so.
+    pub(super) authorized: Option<Authorized>,
     stay: u64,
 }
 
@@ -61,6 +64,8 @@ pub struct Joining {
     pub presence: bool,
     /// End of the token for this topic, in unix seconds, where one was given.
     pub expires: Option<u64>,
+    /// The authorizer that is asked first.
+    pub asks: Option<Box<str>>,
 }
 
 /// What was added to a topic that is joined already.
@@ -76,6 +81,8 @@ pub struct Amendment {
     pub expires: Option<u64>,
     /// The session may be caught up with all that is retained, and could not before.
     pub unlimited: bool,
+    /// The authorizer that is asked first, where it becomes a member.
+    pub asks: Option<Box<str>>,
 }
 
 /// How a topic begins to which the session belongs unasked: its inbox, and `@`.
@@ -156,9 +163,11 @@ impl Machine {
             topic: topic.clone(),
             presence: subscribe.presence,
             token,
+            authorized: None,
             stay: self.stays,
         });
         Ok(Joining {
+            asks: self.asks_to_join(&topic),
             topic,
             stay: self.stays,
             begin: Begin {
@@ -186,6 +195,8 @@ impl Machine {
         let has_token = has_token || token.is_some();
         let was_limited = self.is_limited(&topic);
         self.may_stay(&topic, is_member || presence, has_token)?;
+        let enters = presence && !is_member;
+        let asks = enters.then(|| self.asks_to_join(&topic)).flatten();
         let joined = self.joined.iter_mut().find(|j| j.topic == topic);
         let joined = joined.ok_or_else(not_joined)?;
         joined.presence |= presence;
@@ -194,8 +205,9 @@ impl Machine {
         Ok(Amendment {
             stay: joined.stay,
             unlimited: was_limited && !self.is_limited(&topic),
-            presence: presence && !is_member,
+            presence: enters,
             expires,
+            asks,
             topic,
         })
     }

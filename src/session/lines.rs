@@ -14,7 +14,7 @@ use crate::telemetry::family::Label as _;
 use crate::worker::Worker;
 
 impl Session {
-    fn user(&self) -> Option<&str> {
+    pub(super) fn user(&self) -> Option<&str> {
         self.machine.identity().user.as_ref().map(|u| u.as_str())
     }
 

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use crate::apps::Apps;
 use crate::auth::verifier::Verifier;
+use crate::authorizer::Authorizers;
 use crate::broker::Broker;
 use crate::cluster::view::View;
 use crate::config::Config;
@@ -39,6 +40,7 @@ use fanfare_protocol::form::{Encoding, WireForm};
 use fanfare_protocol::frame;
 use fanfare_protocol::ids::{App, SessionId, Topic};
 
+pub mod authorizing;
 pub mod backoff;
 pub mod broker_calls;
 pub mod checking;
@@ -84,6 +86,8 @@ pub struct Services {
     pub verifier: Arc<Verifier>,
     /// Checks of tokens that must not be made here.
     pub checks: Arc<Checks>,
+    /// Backends that are asked.
+    pub authorizers: Arc<Authorizers>,
     /// The cluster as this node sees it.
     pub view: watch::Receiver<Arc<View>>,
     /// Members.
@@ -207,6 +211,7 @@ pub fn run(
     );
     let known = accepted.identity.user.is_some();
     machine.identify(accepted.identity);
+    let asks = machine.settings.auth.authorize_connect.is_some();
     let limits = ReadLimits {
         message_bytes_max: config.session.message_bytes_max,
         fragments_max: config.session.fragments_max,
@@ -241,7 +246,10 @@ pub fn run(
     if let Some(refusal) = accepted.refused {
         session.refuse(None, refusal);
     } else if known && !accepted.waits {
-        session.open_unasked(now);
+        match asks {
+            true => session.ask_unasked(now),
+            false => session.open_unasked(now),
+        }
     } else {
         session.hold_inbox();
     }
@@ -376,6 +384,7 @@ impl Session {
                 Due::Ping => self.push(frame::ping()),
                 Due::Expiring(topic, expires) => self.reply(&Event::Expiring { topic, expires }),
                 Due::Left(topic, was_member) => self.token_ended(topic, was_member),
+                Due::Unauthorized(topic, was_member) => self.authorization_ended(topic, was_member),
                 Due::Limited(topic) => self.calls.worker.limit(self.calls.key, &topic, true),
                 Due::Drain(reconnect_after_ms) => self.reply(&Event::Drain { reconnect_after_ms }),
                 Due::End(reason) => self.end(reason),

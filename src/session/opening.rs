@@ -125,11 +125,19 @@ impl BrokerCalls {
                 None => Ok(None),
             }
         };
+        let (places, until) = self.places();
         let topics = topics.into_iter().map(|(name, joining)| async {
             let outcome = async {
-                let joining = joining?;
+                let mut joining = joining?;
+                let (asks, whom) = (joining.asks.take(), (&member, joining.presence));
+                let authorized = self.may_begin_with(asks, &joining.topic, whom, (&places, until));
+                let authorized = authorized.await?;
                 let member = joining.presence.then(|| member.clone());
-                let subscribed = self.begin(&joining.topic, joining.begin, member).await?;
+                let begun = self.begin(&joining.topic, joining.begin, member).await?;
+                let subscribed = Subscribed {
+                    authorized,
+                    ..begun
+                };
                 Ok((joining, subscribed))
             };
             (name, outcome.await)

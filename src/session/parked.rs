@@ -1,12 +1,13 @@
-//! A command that waits until its tokens are checked elsewhere.
+//! A command that waits until its tokens are checked elsewhere, or its authorizer has answered.
 //!
-//! In: what was read of it. Out: the same with its tokens checked, for [`super::checking`]. Owner: the session's
-//! work that asks for the checks. Bound: one a session.
+//! In: what was read of it. Out: the same with what was found out, for [`super::checking`] and
+//! [`super::authorizing`]. Owner: the session's work that asks. Bound: one a session.
 
 use fanfare_protocol::command::Command;
 
-use super::state::Now;
+use super::state::{Asking, Now};
 use crate::auth::verifier::Checked;
+use crate::authorizer::Verdict;
 
 /// See the module.
 #[derive(Debug)]
@@ -17,6 +18,21 @@ pub struct Parked {
     pub(super) command: Command,
     /// Its tokens.
     pub(super) checked: Vec<Checked>,
+    /// When it was read.
+    pub(super) read: Now,
+}
+
+/// A command with what the authorizer of sessions said.
+#[derive(Debug)]
+pub struct Asked {
+    /// The command's id.
+    pub(super) id: Option<u64>,
+    /// What waits.
+    pub(super) asking: Asking,
+    /// The answer.
+    pub(super) verdict: Verdict,
+    /// [`Worker::disconnects`](crate::worker::Worker::disconnects) when it was asked.
+    pub(super) disconnects: u64,
     /// When it was read.
     pub(super) read: Now,
 }

@@ -96,6 +96,15 @@ pub(super) enum Phase {
     Open,
 }
 
+/// A command that waits for the authorizer of sessions.
+#[derive(Debug)]
+pub enum Asking {
+    /// `connect`, and what is known by a token.
+    Connect(Connect, Option<Claims>),
+    /// `refresh`, by what its token says.
+    Refresh(Claims),
+}
+
 /// What a command asks for, after all checks that need no broker.
 #[derive(Debug)]
 pub enum Request {
@@ -119,6 +128,9 @@ pub enum Request {
     Refreshed(Rejudged, u64),
     /// Nothing but an `ok`.
     Ping,
+    /// Ask the authorizer of sessions, and come back with what it says: [`Machine::answered`]. Nothing behind it
+    /// is carried out before.
+    Ask(Box<Asking>),
     /// Check the tokens of the command elsewhere, and come back with it: [`Machine::checked`]. Nothing
     /// behind it is carried out before.
     Check(Box<Command>),
@@ -226,6 +238,13 @@ impl Machine {
     /// # Errors
     /// Its token is not one of the app that the request is for.
     pub fn open_known(&mut self, now: Now) -> Result<(), Refusal> {
+        self.judge_known()?;
+        self.opening(now);
+        Ok(())
+    }
+
+    /// Whether the identity of the handshake may open a session here.
+    pub(super) fn judge_known(&self) -> Result<(), Refusal> {
         let holder = Holder {
             app: &self.app,
             user: None,
@@ -236,9 +255,7 @@ impl Machine {
         judged.map_err(|why| Refusal {
             error: not_opened(why),
             end: Some(CloseReason::Unauthorized),
-        })?;
-        self.opening(now);
-        Ok(())
+        })
     }
 
     /// Begins to open: no second `connect` from here on.
@@ -314,18 +331,31 @@ impl Machine {
         if let Some(claims) = &claims {
             self.choose_app(&claims.app).map_err(refused_token)?;
         }
-        let anonymous = self.settings.auth.anonymous;
+        // An authorizer may say who comes without a token.
+        let asks = self.settings.auth.authorize_connect.is_some();
+        let anonymous = self.settings.auth.anonymous || asks;
         identity::may_open(self.holder(), claims.as_ref(), anonymous).map_err(not_opened)?;
-        if let Some(claims) = claims {
-            self.identity = Identity {
+        if asks {
+            let claims = claims.or_else(|| self.identity.claims.clone());
+            return Ok(Request::Ask(Box::new(Asking::Connect(connect, claims))));
+        }
+        let identity = match claims {
+            Some(claims) => Identity {
                 user: Some(claims.user.clone()),
                 claims: Some(claims),
-            };
-        }
+            },
+            None => std::mem::take(&mut self.identity),
+        };
+        Ok(self.opens(identity, connect, now))
+    }
+
+    /// The session opens as this.
+    pub(super) fn opens(&mut self, identity: Identity, connect: Connect, now: Now) -> Request {
+        self.identity = identity;
         self.bad_in_a_row = 0;
         self.is_app_chosen = true;
         self.opening(now);
-        Ok(Request::Open(connect))
+        Request::Open(connect)
     }
 
     fn unsubscribe(&mut self, name: &str) -> Result<Request, WireError> {
@@ -390,10 +420,18 @@ impl Machine {
                 _ => "the token belongs to another user",
             })
         })?;
+        if self.settings.auth.authorize_connect.is_some() {
+            return Ok(Request::Ask(Box::new(Asking::Refresh(claims))));
+        }
+        Ok(self.renew(claims))
+    }
+
+    /// Goes on by these claims, without the topics that they do not permit.
+    pub(super) fn renew(&mut self, claims: Claims) -> Request {
         let expires = claims.expires;
         self.told_expiring = false;
         let rejudged = self.rejudge(|machine| machine.identity.claims = Some(claims));
-        Ok(Request::Refreshed(rejudged, expires))
+        Request::Refreshed(rejudged, expires)
     }
 }
 
@@ -406,7 +444,7 @@ impl std::fmt::Debug for Machine {
 }
 
 /// What a client is told whose `connect` opens no session, though its token is a valid one.
-fn not_opened(why: Mismatch) -> WireError {
+pub(super) fn not_opened(why: Mismatch) -> WireError {
     match why {
         Mismatch::NoToken => {
             let text = "`connect` needs a `token`: this server lets no anonymous sessions in";

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::alerts;
 use super::api_metrics::ApiMetrics;
 use super::app_metrics::AppMetrics;
+use super::authorizer_metrics::AuthorizerMetrics;
 use super::busy;
 pub use super::counter::Counter;
 use super::counter::{Longest, Seconds};
@@ -333,6 +334,8 @@ pub struct Metrics {
     pub tokens: Arc<TokenMetrics>,
     /// Checks away from workers, and key sets.
     pub checks: Arc<CheckCounters>,
+    /// What authorizers answered.
+    pub authorizers: Arc<AuthorizerMetrics>,
     /// Those of apps.
     pub apps: Arc<AppMetrics>,
     /// Those of revocations.
@@ -365,6 +368,7 @@ impl Metrics {
             feed_lag: Seconds::default(),
             tokens: Arc::default(),
             checks: Arc::default(),
+            authorizers: Arc::default(),
             apps: Arc::default(),
             revocations: Arc::default(),
             queue: QueueMetrics::default(),
@@ -426,6 +430,7 @@ impl Metrics {
         all.extend(super::log_counters().families());
         all.extend(self.tokens.families());
         all.extend(self.checks.families());
+        all.extend(self.authorizers.families());
         all.extend(self.apps.families());
         all.extend(self.revocations.families());
         all.extend(self.queue.families());

@@ -7,6 +7,7 @@
 pub mod alerts;
 pub mod api_metrics;
 pub mod app_metrics;
+pub mod authorizer_metrics;
 mod busy;
 pub mod counter;
 pub mod emf;

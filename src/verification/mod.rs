@@ -15,6 +15,7 @@
 //! bound the token is `unavailable`, which says nothing against it.
 
 pub mod address;
+pub mod endpoint;
 pub mod fetch;
 pub mod fetcher;
 pub mod pool;

@@ -5,6 +5,7 @@
 mod admission;
 mod alerts;
 mod api_clients;
+mod authorizers;
 mod bad_input;
 mod bad_positions;
 mod bad_tokens;

@@ -3,6 +3,7 @@
 //! Knows nothing of `fanfare`'s types, so that it is compiled once, and a test of the wire does not
 //! believe the codec that it tests.
 
+pub mod backend;
 pub mod beside;
 pub mod certificates;
 pub mod collector;

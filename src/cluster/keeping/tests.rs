@@ -17,6 +17,8 @@ fn namespace(history_entries_max: u32) -> Namespace {
         history: Allow::Token,
         presence_allow: Allow::Token,
         replicas_min: 0,
+        authorize_subscribe: None,
+        authorize_publish: None,
         replicas_timeout: Duration::from_secs(1),
     }
 }

@@ -4,7 +4,7 @@
 //! that has no effect beside the values of the others. One table, [`TABLE`]; a test holds each row
 //! against both sides.
 
-use super::{api_only, has_callers, text, value};
+use super::{api_only, has_callers, lets_in, text, value};
 use crate::config::value::Value;
 use crate::config::values::{Origin, Values};
 
@@ -107,7 +107,7 @@ const TABLE: [Row; 15] = [
             "auth.expired_grace_s",
             "session.info_bytes_max",
         ],
-        works: |values, _| values.has_token_keys(),
+        works: |values, _| lets_in(values),
         why: "without a token key",
     },
     Row {

@@ -3,7 +3,7 @@
 //! In: the values of an app, laid over those of the node ([`Values::for_apps`]). Out: a fault for each
 //! relation that does not hold.
 
-use super::{of_topics, tried};
+use super::{authorizing, of_topics, tried};
 use crate::config::app_keys::NODE_TOKEN_LIFE;
 use crate::config::faults::Faults;
 use crate::config::values::Values;
@@ -11,6 +11,7 @@ use crate::config::values::Values;
 /// Checks all of them.
 pub fn check(values: &Values, faults: &mut Faults) {
     of_topics::check(values, faults);
+    authorizing::check(values, faults);
     tried::check(values, faults);
     token_life(values, faults);
 }

@@ -21,6 +21,8 @@ fn only_keys_that_wait_for_a_start_are_named() {
         row("server.listen", "a"),
         row("log.level", "info"),
         row("auth.keys[0]", "a HS256 ***"),
+        row("authorizers[0]", "a https://a/ ***"),
+        row("authorizers.headers[0]", "a ***"),
         row("namespaces.a.presence", "true"),
         row("apps.shop.inbox.publish", "token"),
     ];
@@ -29,9 +31,16 @@ fn only_keys_that_wait_for_a_start_are_named() {
         row("log.level", "debug"),
         row("auth.keys[0]", "b HS256 ***"),
         row("auth.keys[1]", "c HS256 ***"),
+        row("authorizers[0]", "a https://b/ ***"),
+        row("authorizers.headers[0]", "b ***"),
         row("drain.window_ms", "5"),
     ];
-    let named = ["drain.window_ms", "namespaces.a.presence", "server.listen"];
+    let named = [
+        "authorizers[0]",
+        "drain.window_ms",
+        "namespaces.a.presence",
+        "server.listen",
+    ];
     assert_eq!(ignored(&before, &now), named);
     assert!(ignored(&before, &before).is_empty());
 }
@@ -85,6 +94,7 @@ impl Rig {
             keys: Arc::new(ApiKeys::new(&config.api)),
             keeper: Arc::new(keeper),
             read: watch::Sender::new(Arc::new(config.clone())),
+            authorizers: Authorizers::new(&config, &metrics.authorizers),
             config: Arc::new(config),
             metrics,
         };

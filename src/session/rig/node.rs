@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use crate::apps::Apps;
+use crate::authorizer::Authorizers;
 use crate::broker::memory::{MemoryBroker, clock::Clock};
 use crate::broker::publication::Publication;
 use crate::broker::{Broker, PublishRequest};
@@ -131,6 +132,7 @@ impl Node {
         let services = Arc::new(Services {
             apps: Arc::clone(&apps),
             broker: Arc::clone(&broker),
+            authorizers: Authorizers::new(&config, &metrics.authorizers),
             checks: Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.checks)),
             verifier,
             presence,

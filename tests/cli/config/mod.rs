@@ -7,6 +7,7 @@
 mod alone;
 mod api_only;
 mod apps;
+mod authorizers;
 mod chart;
 mod clients;
 mod faults;

@@ -175,9 +175,13 @@ fn the_commented_file_changes_nothing_and_shows_the_defaults() {
     let (_bare_directory, bare) = file(&bare);
     let mut inputs = inputs();
     inputs.file = Some(bare);
-    inputs
-        .environment
-        .extend(variables(&[("TOKEN_SECRET", SECRET)]));
+    inputs.environment.extend(variables(&[
+        ("TOKEN_SECRET", SECRET),
+        (
+            "AUTHORIZER_SECRETS",
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        ),
+    ]));
     let loaded = loaded(&inputs);
     for (path, default, _) in defaults {
         let key = keys::find(&path).unwrap();

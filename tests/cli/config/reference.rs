@@ -4,6 +4,8 @@
 
 use std::fmt::Write;
 
+use fanfare::config::authorizer::AUTHORIZERS_MAX;
+use fanfare::config::authorizers;
 use fanfare::config::client_list;
 use fanfare::config::example::default_in_words;
 use fanfare::config::issuers::{self, ISSUERS_MAX};
@@ -85,6 +87,7 @@ fn page() -> String {
             write_api_clients(&mut out);
         }
     }
+    write_authorizers(&mut out);
     out.push_str("\n## `[apps.NAME]`\n\n");
     out.push_str(include_str!("apps.md"));
     out.push_str("\n## `[namespaces.NAME]`\n\n");
@@ -128,6 +131,21 @@ fn write_api_clients(out: &mut String) {
          | field | what |\n|---|---|\n",
     );
     for (name, doc) in client_list::FIELDS {
+        writeln!(out, "| `{name}` | {doc} |").unwrap();
+    }
+}
+
+fn write_authorizers(out: &mut String) {
+    write!(
+        out,
+        "\n## `[[authorizers]]`\n\n\
+         One table for each backend that is asked whether a session may be, join or publish, at most \
+         {AUTHORIZERS_MAX}; in the file only. Paths are taken from the directory of the configuration file. \
+         [authorizers.md](authorizers.md) says more.\n\n\
+         | field | what |\n|---|---|\n"
+    )
+    .unwrap();
+    for (name, doc) in authorizers::FIELDS {
         writeln!(out, "| `{name}` | {doc} |").unwrap();
     }
 }

@@ -225,6 +225,10 @@ fn named_file(key: &Key) -> String {
     }
 }
 
+/// The authorizer that keys which name one are set to.
+const OTHER: &str = "[[authorizers]]\nname = \"other\"\nurl = \"https://other.example/\"\n\
+                     secrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]\n";
+
 /// A value of the key's kind other than its default, as the environment and as TOML write it.
 fn other_value(key: &Key) -> (String, String) {
     let quoted = |text: &str| (text.to_owned(), format!("{text:?}"));
@@ -308,7 +312,8 @@ fn every_key_can_be_set_by_file_and_by_environment() {
     for key in keys::all() {
         let (variable, toml) = other_value(key);
         let asked_for = companion(key).map_or("", |(line, _)| line);
-        let text = format!("[{}]\n{} = {toml}\n{asked_for}", key.section, key.name);
+        let (section, name) = (key.section, key.name);
+        let text = format!("[{section}]\n{name} = {toml}\n{asked_for}{OTHER}");
         let (_directory, path) = file(&text);
         let mut by_file = Inputs {
             file: Some(path),
@@ -319,9 +324,9 @@ fn every_key_can_be_set_by_file_and_by_environment() {
         }
         let mut by_environment = by_file.clone();
         let (_empty_directory, empty) = file(&if asked_for.is_empty() {
-            String::new()
+            OTHER.to_owned()
         } else {
-            format!("[{}]\n{asked_for}", key.section)
+            format!("[{section}]\n{asked_for}{OTHER}")
         });
         by_environment.file = Some(empty);
         by_environment
@@ -344,6 +349,11 @@ fn every_key_can_be_set_by_file_and_by_environment() {
 #[test]
 fn every_key_reaches_its_field() {
     let text_of = |inputs: &Inputs| format!("{:?}", loaded(inputs).config);
+    let (_directory, path) = file(OTHER);
+    let inputs = || Inputs {
+        file: Some(path.clone()),
+        ..inputs()
+    };
     let unset = text_of(&inputs());
     for key in keys::all() {
         // A secret's field prints as `***` whatever it holds; the token keys have their own test.

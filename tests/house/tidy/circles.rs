@@ -15,7 +15,7 @@ const ONE_CONCEPT: &[(&[&str], &str)] = &[
     (&["config::key", "config::keys", "config::telemetry_keys", "config::values"],
         "the table makes the sections out of values, which know their keys by the table"),
     (&["session::state", "session::clock", "session::joining", "session::permission",
-        "session::settings"],
+        "session::authorizing", "session::settings"],
         "one state machine: each adds methods to it"),
     (&["session::broker_calls", "session::opening"],
         "to open a session is one of its calls, made of others"),

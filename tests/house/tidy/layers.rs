@@ -27,6 +27,8 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("policy", &["auth", "config", "telemetry"]),
     // Checks of tokens that wait, or cost too much for a worker.
     ("verification", &["auth", "tasks", "config", "telemetry"]),
+    // Backends that are asked.
+    ("authorizer", &["verification", "auth", "tasks", "config", "telemetry"]),
     // The control side.
     ("broker", &["fixed_hash", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("cluster", &["fixed_hash", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
@@ -35,14 +37,14 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("worker", &["broker", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("dispatcher", &["apps", "worker", "cluster", "broker", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     // What clients and backends speak to.
-    ("session", &["apps", "worker", "presence", "cluster", "broker", "policy", "verification", "auth", "revocation", "redis", "tasks", "lifecycle",
+    ("session", &["apps", "worker", "presence", "cluster", "broker", "policy", "authorizer", "verification", "auth", "revocation", "redis", "tasks", "lifecycle",
         "telemetry", "config"]),
     ("api", &["apps", "http", "presence", "cluster", "broker", "policy", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("ingress", &["apps", "http", "policy", "session", "worker", "presence", "cluster", "broker", "verification", "auth", "redis",
         "tasks", "lifecycle", "telemetry", "config"]),
     // What puts it together.
     ("node", &["apps", "ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
-        "broker", "verification", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+        "broker", "authorizer", "verification", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("cli", &["apps", "node", "ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
         "broker", "verification", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("main", &["cli"]),

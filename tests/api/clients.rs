@@ -407,6 +407,13 @@ async fn all_tokens_are_revoked_by_an_operator_alone_and_not_for_days() {
     assert!(answer.status.is_success(), "{answer:?}");
 }
 
+fn of_all_apps(client: ApiClient) -> ApiClient {
+    ApiClient {
+        app: ClientApp::Any,
+        ..client
+    }
+}
+
 #[tokio::test]
 async fn a_key_that_is_taken_out_while_the_body_comes_does_nothing() {
     for (method, path, body, scope) in CALLS {
@@ -419,8 +426,8 @@ async fn a_key_that_is_taken_out_while_the_body_comes_does_nothing() {
             ..state.config.api.clone()
         };
         let (with, without) = (
-            api(vec![client("leaving", &Scope::ALL)]),
-            api(vec![client("leaving", &[])]),
+            api(vec![of_all_apps(client("leaving", &Scope::ALL))]),
+            api(vec![of_all_apps(client("leaving", &[]))]),
         );
         let gone = api(Vec::new());
         state.keys = Arc::new(fanfare::api::keys::ApiKeys::new(&with));

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -56,7 +56,9 @@ impl App {
     /// The first app, `default`.
     #[must_use]
     pub fn default_app() -> Self {
-        Self("default".into())
+        // Asked for by each call of the API: it takes no memory.
+        static DEFAULT: LazyLock<Arc<str>> = LazyLock::new(|| "default".into());
+        Self(Arc::clone(&DEFAULT))
     }
 
     /// The name as text.

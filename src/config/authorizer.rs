@@ -10,6 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::config::Secret;
 
+/// The list's place in the file.
+pub const PATH: &str = "authorizers";
 /// Most authorizers: each has series of its own in the metrics.
 pub const AUTHORIZERS_MAX: usize = 16;
 /// Most secrets of one: the one in force, and the next while it is rotated.

@@ -13,7 +13,7 @@ use toml::de::DeValue;
 
 use crate::config::Secret;
 use crate::config::authorizer::{
-    AUTHORIZERS_MAX, Authorizer, HEADERS_MAX, SECRETS_MAX, is_name, secret_bytes,
+    AUTHORIZERS_MAX, Authorizer, HEADERS_MAX, PATH, SECRETS_MAX, is_name, secret_bytes,
 };
 use crate::config::checks::files::certificates;
 use crate::config::entry::Entry;
@@ -23,9 +23,6 @@ use crate::config::file_text::{File, in_order};
 use crate::config::inputs::Inputs;
 use crate::config::token_keys;
 use crate::config::values::{Origin, Values};
-
-/// The list's place in the file.
-pub const PATH: &str = "authorizers";
 
 /// The fields of an entry with what they mean.
 pub const FIELDS: [(&str, &str); 10] = [

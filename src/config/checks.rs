@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use crate::config::Environment;
 use crate::config::app_keys::AUTHORIZE_CONNECT;
-use crate::config::authorizers;
+use crate::config::authorizer;
 use crate::config::client_list;
 use crate::config::faults::Faults;
 use crate::config::file_shares;
@@ -338,7 +338,7 @@ fn auth(values: &Values, faults: &mut Faults) {
     }
     let anonymous = value(values, "auth.anonymous") == Some(&Value::Flag(true));
     let refused = [
-        authorizers::PATH,
+        authorizer::PATH,
         AUTHORIZE_CONNECT,
         "auth.keys",
         "auth.issuers",

@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::app_reader;
+use crate::config::authorizer;
 use crate::config::authorizers;
 use crate::config::client_list;
 use crate::config::faults::{Faults, did_you_mean};
@@ -51,7 +52,7 @@ pub fn read(
     for (name, value) in in_order(root.get_ref()) {
         match (name.get_ref().as_ref(), value.get_ref()) {
             ("namespaces", DeValue::Table(all)) => sections::namespaces(&file, all, values, faults),
-            (authorizers::PATH, _) => {
+            (authorizer::PATH, _) => {
                 used.extend(authorizers::read(&file, value, inputs, values, faults));
             }
             ("apps", DeValue::Table(all)) => {

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use crate::config::api_clients::ApiClient;
 use crate::config::app::AppSettings;
 use crate::config::app_keys::{AUTHORIZE_CONNECT, NODE_TOKEN_LIFE, is_inherited};
-use crate::config::authorizers;
+use crate::config::authorizer;
 use crate::config::key::Key;
 use crate::config::keys;
 use crate::config::value::{Field, Kind, Value};
@@ -375,8 +375,8 @@ impl Values {
         }
         base.set(AUTHORIZE_CONNECT.to_owned(), Value::Unset, Origin::Default);
         base.authorizers.clone_from(&self.authorizers);
-        if self.is_refused(authorizers::PATH) {
-            base.refuse(authorizers::PATH.to_owned());
+        if self.is_refused(authorizer::PATH) {
+            base.refuse(authorizer::PATH.to_owned());
         }
         base
     }

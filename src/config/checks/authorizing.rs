@@ -5,7 +5,7 @@
 
 use super::text;
 use crate::config::app_keys::AUTHORIZE_CONNECT;
-use crate::config::authorizers::PATH;
+use crate::config::authorizer::PATH;
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::values::{Origin, Values};
 

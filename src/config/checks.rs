@@ -349,7 +349,7 @@ fn auth(values: &Values, faults: &mut Faults) {
     .iter()
     .any(|path| values.is_refused(path));
     let mut apps = values.app_drafts().values();
-    let of_apps = apps.any(|draft| lets_in(draft));
+    let of_apps = apps.any(lets_in);
     let keyless = !lets_in(values) && !of_apps;
     if keyless && !anonymous && !refused && !api_only::is_meant(values) {
         let remedy = "set FANFARE_AUTH__HMAC_SECRET or [[auth.keys]], or auth.anonymous = true to \

@@ -222,7 +222,11 @@ async fn a_thousand_apps_are_stored_and_one_more_is_refused() {
             .is_success(),
         "one that is there"
     );
-    assert!(delete(&node, "a8").await.status.is_success());
+    wait::until("a removal to be allowed", async || {
+        let gone = delete(&node, "a8").await;
+        gone.status.is_success().then_some(())
+    })
+    .await;
     assert!(
         put_in_time(&node, "one-more", &json!({}))
             .await

@@ -495,3 +495,5 @@ fn who_is_put_out_while_the_authorizer_is_asked_is_out() {
         assert_eq!(one.close_code().await, Some(4002));
     });
 }
+
+mod apps;

@@ -108,6 +108,37 @@ fn an_app_has_from_the_node_what_it_does_not_say() {
     );
 }
 
+const AUTHORIZERS: &str = "[auth]\nauthorize_connect = \"a\"\n\
+    [namespaces.default]\nauthorize_subscribe = \"a\"\n\
+    [[authorizers]]\nname = \"a\"\nurl = \"https://a.example\"\n\
+    secrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]\n";
+
+#[test]
+fn an_app_names_authorizers_of_the_node_and_never_has_the_one_that_lets_in_from_it() {
+    let config = config(&format!(
+        "{AUTHORIZERS}[apps.shop.auth]\nauthorize_connect = \"a\"\n\
+         [apps.shop.namespaces.orders]\nauthorize_publish = \"a\"\n[apps.bare]\n"
+    ));
+    let (shop, bare) = (&config.apps[&app("shop")], &config.apps[&app("bare")]);
+    let a = Some("a".to_owned());
+    assert_eq!(shop.auth.authorize_connect, a);
+    assert_eq!(bare.auth.authorize_connect, None, "as keys are");
+    assert_eq!(bare.namespaces["default"].authorize_subscribe, a);
+    assert_eq!(shop.namespaces["orders"].authorize_publish, a);
+    assert_eq!(shop.namespaces["orders"].authorize_subscribe, None);
+    // The same as JSON, which an unknown name is a fault of.
+    let json = r#"{"auth":{"authorize_connect":"a"}}"#;
+    let read = read_json(AUTHORIZERS, json).unwrap();
+    assert_eq!(read.auth.authorize_connect, a);
+    let json = r#"{"auth":{"authorize_connect":"b"},"inbox":{"authorize_publish":"b"}}"#;
+    let none = "names \"b\", which is none of [[authorizers]]; did you mean a?";
+    assert_eq!(
+        told_of(AUTHORIZERS, json),
+        ["auth.authorize_connect", "inbox.authorize_publish"]
+            .map(|path| format!("{path}: {path} {none}"))
+    );
+}
+
 /// A file behind `[auth]` of a node with a key, and what is told of it.
 const FAULTS: &[(&str, &str)] = &[
     (

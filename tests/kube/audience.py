@@ -33,6 +33,16 @@ class Balancer:
         started = asyncio.run_coroutine_threadsafe(asyncio.start_server(self.take, "127.0.0.1", 0), self.loop)
         self.port = started.result().sockets[0].getsockname()[1]
 
+    def stop(self):
+        async def end():
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for one in others:
+                one.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self.loop).result(10)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
     async def take(self, reader, writer):
         ready = [node for node in self.kubelet.serving() if node.ready]
         if not ready:
@@ -131,4 +141,4 @@ class Audience:
             one.terminate()
         for one in self.running:
             one.wait()
-        self.balancer.loop.call_soon_threadsafe(self.balancer.loop.stop)
+        self.balancer.stop()

@@ -87,10 +87,11 @@ async fn a_full_lane_of_strangers_leaves_room_and_time_to_those_who_are_known() 
     let mut known = Box::pin(pool.run(Lane::Known, 1, later(), move || before.load(Relaxed)));
     assert!((&mut known).now_or_never().is_none());
     drop(held);
-    // It came last, and as many as are at work were begun before it.
+    // It came last. Before it come those that are at work, and as many as make up for the time in which
+    // the pool was held, which is counted for those who are known.
     let done_before = known.await.unwrap();
     assert!(
-        done_before <= threads(),
+        done_before < JOBS_MAX / 4,
         "{done_before} strangers came first"
     );
     drop(strangers);

@@ -3,6 +3,10 @@
 //! The harness is only worth what its checker finds; `--sabotage` shows the same on whole runs.
 #![allow(dead_code, reason = "the harness uses more of these modules")]
 
+#[path = "../torture/app.rs"]
+mod app;
+#[path = "torture_apps.rs"]
+mod apps;
 #[path = "../torture/checker.rs"]
 mod checker;
 #[path = "../torture/history.rs"]
@@ -18,6 +22,7 @@ mod stream;
 
 use std::time::Duration;
 
+use app::App;
 use checker::{Allowed, Verdict, Wrong};
 use fanfare_protocol::ids::Position;
 use history::{Event, History, Id, Outcome, Topic, TopicIndex, Window};
@@ -49,6 +54,7 @@ struct Pen {
 impl Pen {
     fn new() -> Self {
         let topic = |name: &str, clients: &[u32]| Topic {
+            app: App::Default,
             name: name.into(),
             clients: clients.to_vec(),
         };
@@ -351,22 +357,6 @@ fn what_nobody_published_and_what_was_refused_are_phantoms() {
     refused.retained(&[1, 2, 3, 4]);
     // In the topic, and with both clients.
     refused.finds(STRICT, &[(Wrong::Phantom, 3)]);
-}
-
-#[test]
-fn a_message_for_somebody_else_or_of_another_topic_has_a_wrong_recipient() {
-    let mut pen = three();
-    pen.accepted(4, INBOX)
-        .received(1, INBOX, 4)
-        .received(0, INBOX, 4);
-    pen.received(1, SHARED, 4);
-    pen.retained(&[1, 2, 3]);
-    pen.push(Event::Retained {
-        node: "a".into(),
-        topic: INBOX,
-        entries: vec![(at(4), id(4))],
-    });
-    pen.finds(STRICT, &[(Wrong::Misdirected, 2)]);
 }
 
 #[test]

@@ -14,14 +14,18 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use super::app::App;
+use super::calls;
 use super::history::{Event, Id, Outcome, TopicIndex};
 use super::run::{DATA_BYTES, Run};
 use super::speech::data;
 use super::stage::Stage;
-use fanfare_testkit::http;
 
 /// Longest wait for one answer; a node gives up on Redis after two seconds.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(4);
+/// Between the numbers of a publisher and of the one of the other app that has its user and its
+/// idempotency keys.
+pub(crate) const PUBLISHERS_APART: u32 = 8;
 /// How long a publication is tried.
 pub(crate) const TRIES_FOR: Duration = Duration::from_secs(12);
 /// Between two attempts; a backend's rests grow.
@@ -51,6 +55,7 @@ impl Targets {
 pub(crate) struct Backend {
     pub(crate) run: Rc<Run>,
     pub(crate) stage: Rc<Stage>,
+    pub(crate) app: App,
     pub(crate) publisher: u32,
     pub(crate) every: Duration,
     pub(crate) targets: Targets,
@@ -176,7 +181,7 @@ impl Backend {
         let names: Vec<_> = targets.iter().map(|topic| self.run.name(*topic)).collect();
         let mut body = json!({
             "data": data(id, begun, DATA_BYTES),
-            "idempotency_key": format!("{}.{}", id.publisher, id.number),
+            "idempotency_key": format!("{}.{}", id.publisher % PUBLISHERS_APART, id.number),
         });
         match &names[..] {
             [everyone] if everyone == "@" => body["everyone"] = true.into(),
@@ -193,7 +198,7 @@ impl Backend {
 
     /// What became of each target.
     async fn attempt(&self, node: usize, body: &Value, count: usize) -> Vec<Attempt> {
-        let sent = http::try_post(self.stage.api(node), "/v1/publish", body);
+        let sent = calls::post(self.app, self.stage.api(node), "/v1/publish", body);
         let Ok(Some(answer)) = timeout(ANSWER_PATIENCE, sent).await else {
             return vec![Attempt::Doubtful; count];
         };

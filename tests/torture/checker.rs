@@ -25,6 +25,8 @@ pub(crate) enum Wrong {
     Phantom,
     /// Received by a client, or on a topic, that it was not for.
     Misdirected,
+    /// Of one app, and seen in another.
+    BetweenApps,
     /// Something later came first, and nobody said a word.
     SilentGap,
     /// A gap or `recovered: false` was told, and everything is still there.
@@ -57,12 +59,13 @@ pub(crate) enum Wrong {
 
 impl Wrong {
     /// All, in the order of the figure.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Lost,
         Self::Doubled,
         Self::Reordered,
         Self::Phantom,
         Self::Misdirected,
+        Self::BetweenApps,
         Self::SilentGap,
         Self::NeedlessGap,
         Self::Untold,
@@ -87,6 +90,7 @@ impl Wrong {
             Self::Reordered => "reordered",
             Self::Phantom => "phantom",
             Self::Misdirected => "wrong-recipient",
+            Self::BetweenApps => "between-apps",
             Self::SilentGap => "silent-gaps",
             Self::NeedlessGap => "needless-gaps",
             Self::Untold => "untold",
@@ -244,6 +248,7 @@ pub(crate) fn check(history: &History, allowed: Allowed) -> Verdict {
         let mut judge = super::stream::Judge {
             client,
             topic: &history.topics[topic as usize],
+            topics: &history.topics,
             published: &published,
             publications: &published[topic as usize],
             retained: &truths[topic as usize].retained,

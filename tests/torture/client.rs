@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, interval, sleep, sleep_until};
 
+use super::app::App;
 use super::history::{ClientIndex, Event, TopicIndex};
 use super::run::Run;
 use super::speech::{Form, Speech, identity, position};
@@ -68,6 +69,7 @@ pub(crate) struct Slot {
 /// See the module.
 pub(crate) struct Client {
     pub(crate) number: ClientIndex,
+    app: App,
     user: String,
     run: Rc<Run>,
     stage: Rc<Stage>,
@@ -86,9 +88,10 @@ enum Step {
 }
 
 impl Client {
-    /// A client that has joined nothing yet.
+    /// A client that has joined nothing yet, of an app whose first client has that number.
     pub(crate) fn new(
         number: ClientIndex,
+        (app, first): (App, ClientIndex),
         run: &Rc<Run>,
         stage: &Rc<Stage>,
         scratch: &Scratch,
@@ -105,7 +108,8 @@ impl Client {
         });
         Self {
             number,
-            user: user(number),
+            app,
+            user: user(number - first),
             run: Rc::clone(run),
             stage: Rc::clone(stage),
             scratch: Rc::clone(scratch),
@@ -159,7 +163,8 @@ impl Client {
         let to = self.stage.door(node, self.is_narrow());
         let form = Form::of(self.number);
         let is_narrow = self.is_narrow();
-        let mut speech = Speech::open(to, &self.user, form, is_narrow, &self.scratch).await?;
+        let mut speech =
+            Speech::open(to, (self.app, &self.user), form, is_narrow, &self.scratch).await?;
         speech.send(&self.connect()).await?;
         let Orders { drops, is_thin, .. } = *orders.borrow_and_update();
         let (mut events, mut leave_at) = (Vec::new(), None);
@@ -295,7 +300,7 @@ impl Client {
 
     fn message(&self, event: &Value) {
         let name = event["topic"].as_str().unwrap_or_default();
-        let topic = self.run.topic(name);
+        let topic = self.run.topic(self.app, name);
         let known = (topic, identity(&event["data"]), position(event, "position"));
         let (Some(topic), Some((id, begun)), Some(position)) = known else {
             let number = self.number;
@@ -333,7 +338,7 @@ impl Client {
     }
 }
 
-/// The user that a client is.
+/// The user that a client is, by its place in its app.
 pub(crate) fn user(number: ClientIndex) -> String {
     format!("user-{number}")
 }

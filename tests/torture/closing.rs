@@ -14,12 +14,13 @@ use fanfare_protocol::ids::Position;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
+use super::app::App;
+use super::calls;
 use super::client::Client;
 use super::history::{Event, Id, TopicIndex};
 use super::run::Run;
 use super::speech::{identity, position};
 use super::stage::Stage;
-use fanfare_testkit::http;
 
 /// For each step. A member that a dead node left may be shown for the length of its lease.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -118,13 +119,13 @@ async fn topic_of(
     node: usize,
     topic: TopicIndex,
 ) -> Option<Vec<(Position, Id)>> {
-    let name = percent_encode(&run.name(topic));
+    let (app, name) = (run.app(topic), percent_encode(&run.name(topic)));
     let mut entries = Vec::new();
     loop {
         let last: Option<&(Position, Id)> = entries.last();
         let since = last.map_or(Position::ZERO, |(position, _)| *position);
         let path = format!("/v1/topics/{name}/history?limit=1000&since={since}");
-        let page = page(stage, node, &path).await;
+        let page = page(stage, node, app, &path).await;
         let Some(messages) = page["publications"].as_array() else {
             let seat = &stage.seats[node].name;
             run.broken(format!("{seat} has no history of {name}: {page}"));
@@ -142,11 +143,11 @@ async fn topic_of(
     }
 }
 
-/// One answer of a node's API: that with status 200, or the last one that came in time.
-pub(crate) async fn page(stage: &Stage, node: usize, path: &str) -> Value {
+/// One answer of a node's API in the name of an app: that with status 200, or the last one that came in time.
+pub(crate) async fn page(stage: &Stage, node: usize, app: App, path: &str) -> Value {
     let mut answer = Value::Null;
     within(PATIENCE, async || {
-        let Some(got) = http::try_get(stage.api(node), path).await else {
+        let Some(got) = calls::get(app, stage.api(node), path).await else {
             return false;
         };
         answer = got.json();
@@ -167,10 +168,10 @@ pub(crate) async fn members(run: &Run, stage: &Stage, crowd: &[Rc<Client>], topi
         let here = crowd.iter().filter(of_topic);
         here.filter_map(|client| client.member()).collect()
     };
-    let name = percent_encode(&run.name(topic));
+    let (app, name) = (run.app(topic), percent_encode(&run.name(topic)));
     let path = format!("/v1/topics/{name}/presence?limit=1000");
     for node in 0..stage.nodes_count() {
-        let (ghosts, missing) = compare(stage, node, &path, sessions_there).await;
+        let (ghosts, missing) = compare(stage, node, (app, &path), sessions_there).await;
         run.push(Event::Members {
             node: stage.seats[node].name.clone(),
             topic,
@@ -185,12 +186,12 @@ pub(crate) async fn members(run: &Run, stage: &Stage, crowd: &[Rc<Client>], topi
 pub(crate) async fn compare(
     stage: &Stage,
     node: usize,
-    path: &str,
+    (app, path): (App, &str),
     sessions_there: impl Fn() -> BTreeSet<String>,
 ) -> (Vec<String>, Vec<String>) {
     let (mut shown, mut there) = (BTreeSet::new(), BTreeSet::new());
     within(PATIENCE, async || {
-        let page = page(stage, node, path).await;
+        let page = page(stage, node, app, path).await;
         let list = page["members"].as_array().cloned().unwrap_or_default();
         let sessions = list.iter().filter_map(|member| member["session"].as_str());
         shown = sessions.map(str::to_owned).collect();

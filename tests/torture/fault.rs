@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use tokio::time::sleep;
 
+use super::app::TARGETS_COUNT;
 use super::client::Client;
 use super::kind::{Kind, Target};
 use super::link::Mode;
@@ -113,7 +114,7 @@ impl Blow {
 
     /// Kills the home of a target of the queue while it has its hands full.
     async fn kill_home(mut self, run: &Rc<Run>, stage: &Stage) -> Duration {
-        let target = (self.chosen % usize::from(queue::TARGETS_COUNT)) as u16;
+        let target = (self.chosen % usize::from(TARGETS_COUNT)) as u16;
         self.node = queue::home(stage, target).await.unwrap_or(self.node);
         let writer = RawWriter::new(run, &stage.redis_doors);
         tokio::task::spawn_local(writer.burst(target, BURST_COUNT));

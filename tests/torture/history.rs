@@ -14,6 +14,8 @@ use std::time::Duration;
 use fanfare_protocol::ids::Position;
 use serde::{Serialize, Serializer};
 
+use super::app::App;
+
 /// A publication, by publisher and running number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Id {
@@ -92,6 +94,8 @@ pub(crate) type ClientIndex = u32;
 /// A topic of the run.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Topic {
+    pub(crate) app: App,
+    /// Within its app.
     pub(crate) name: String,
     /// Who joins it, to the end of the run.
     pub(crate) clients: Vec<ClientIndex>,

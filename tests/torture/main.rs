@@ -8,7 +8,9 @@
 //! thread for clients, publishers and links; nodes and Redis are processes, ended with this one.
 //! Bounds: every wait has a deadline; the history is kept in memory.
 
+mod app;
 mod backend;
+mod calls;
 mod checker;
 mod client;
 mod closing;
@@ -38,6 +40,7 @@ mod stream;
 mod swallow;
 mod throng;
 
+use std::ops::Range;
 use std::process::{Command, ExitCode};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -47,10 +50,11 @@ use fanfare_bench::socket;
 use tokio::task::LocalSet;
 use tokio::time::sleep;
 
-use backend::{Backend, Targets};
+use app::App;
+use backend::{Backend, PUBLISHERS_APART, Targets};
 use checker::{Allowed, Verdict, Wrong};
 use client::{Client, user};
-use history::{ClientIndex, History, Topic};
+use history::{ClientIndex, History, Topic, TopicIndex};
 use nemesis::{DEAF_FOR, Nemesis};
 use options::{Control, Options};
 use redis_form::{Form, Redis};
@@ -63,6 +67,8 @@ use throng::Throng;
 const PUBLISHERS: u32 = 4;
 /// Clients of one topic.
 const CLIENTS_PER_TOPIC: u32 = 10;
+/// Clients of the first app for each of the other.
+const CLIENTS_PER_OTHER: u32 = 4;
 /// Publications to everyone a second, over all backends.
 const EVERYONE_PER_S: u32 = 5;
 /// Publishing and joining before the first fault.
@@ -112,17 +118,20 @@ async fn torture(options: &Options, form: Form, lasts: Duration) -> bool {
         swallow: swallow.as_ref(),
     };
     let stage = Rc::new(Stage::start(redis, plans).await);
-    let targets = targets(options.clients);
-    let run = Rc::new(Run::new(history(options, form, &targets), options.sabotage));
+    let parts = parts(options.clients);
+    let run = Rc::new(Run::new(history(options, form, &parts), options.sabotage));
     let scratch = socket::scratch(socket::READ_BYTES);
-    let crowd: Vec<_> = (0..options.clients)
-        .map(|number| Rc::new(Client::new(number, &run, &stage, &scratch)))
-        .collect();
-    for client in &crowd {
+    let crowds = parts
+        .each_ref()
+        .map(|part| part.crowd(&run, &stage, &scratch));
+    for client in crowds.iter().flatten() {
         tokio::task::spawn_local(Rc::clone(client).live(options.seed));
     }
+    let [crowd, others] = crowds;
     let throng = Throng::gather(options.members, &run, &stage, &scratch).await;
-    publish(options, &run, &stage, &scratch, &targets);
+    for part in &parts {
+        publish(options, &run, &stage, &scratch, part);
+    }
     if options.has_queue() {
         queue::write(options, &run, &stage);
     }
@@ -138,7 +147,7 @@ async fn torture(options: &Options, form: Form, lasts: Duration) -> bool {
         }
         None => {
             let choice = (options.kinds(), options.seed);
-            let topics_count = targets.topics.len() as u32;
+            let topics_count = parts[0].targets.topics.len() as u32;
             let nemesis = Nemesis::new(&run, &stage, &crowd, form, topics_count, choice);
             tokio::task::spawn_local(nemesis.torment(lasts)).await
         }
@@ -146,7 +155,10 @@ async fn torture(options: &Options, form: Form, lasts: Duration) -> bool {
     if let Err(panicked) = tormented {
         run.broken(format!("the nemesis could not go on: {panicked}"));
     }
-    closing::close(&run, &stage, &crowd, &targets.topics).await;
+    let everybody: Vec<_> = crowd.iter().chain(&others).cloned().collect();
+    let topics = parts.iter().flat_map(|part| &part.targets.topics);
+    let topics: Vec<_> = topics.copied().collect();
+    closing::close(&run, &stage, &everybody, &topics).await;
     if options.has_queue() {
         queue_closing::close(&run, &stage).await;
     }
@@ -158,37 +170,82 @@ async fn torture(options: &Options, form: Form, lasts: Duration) -> bool {
             Err(panicked) => run.broken(format!("the neighbour could not go on: {panicked}")),
         }
     }
-    judge(options, form, &run, &stage, &targets).await
+    judge(options, form, &run, &stage, &parts[0].targets).await
 }
 
-/// Everything that is published to: topics, then inboxes, then everyone.
-fn targets(clients: ClientIndex) -> Targets {
-    let topics = clients.div_ceil(CLIENTS_PER_TOPIC);
-    Targets {
-        topics: (0..topics).collect(),
-        inboxes: (topics..topics + clients).collect(),
-        everyone: topics + clients,
-        inboxes_had: Rc::default(),
+/// An app's part of a run.
+struct Part {
+    app: App,
+    clients: Range<ClientIndex>,
+    targets: Targets,
+}
+
+/// The parts of both apps: the other has a client for [`CLIENTS_PER_OTHER`] of the first.
+fn parts(clients: ClientIndex) -> [Part; 2] {
+    let others = clients..clients + clients.div_ceil(CLIENTS_PER_OTHER);
+    let first = Part::new(App::Default, 0..clients, 0);
+    let other = Part::new(App::Other, others, first.targets.everyone + 1);
+    [first, other]
+}
+
+impl Part {
+    /// Everything that is published to, from the topic of that index on: topics, then inboxes, then
+    /// everyone.
+    fn new(app: App, clients: Range<ClientIndex>, from: TopicIndex) -> Self {
+        let count = clients.len() as ClientIndex;
+        let inboxes_from = from + count.div_ceil(CLIENTS_PER_TOPIC);
+        let targets = Targets {
+            topics: (from..inboxes_from).collect(),
+            inboxes: (inboxes_from..inboxes_from + count).collect(),
+            everyone: inboxes_from + count,
+            inboxes_had: Rc::default(),
+        };
+        Self {
+            app,
+            clients,
+            targets,
+        }
+    }
+
+    fn crowd(
+        &self,
+        run: &Rc<Run>,
+        stage: &Rc<Stage>,
+        scratch: &socket::Scratch,
+    ) -> Vec<Rc<Client>> {
+        let of = (self.app, self.clients.start);
+        let clients = self.clients.clone();
+        let new = |number| Rc::new(Client::new(number, of, run, stage, scratch));
+        clients.map(new).collect()
+    }
+
+    /// Names and readers, in the order of the targets.
+    fn topics(&self) -> impl Iterator<Item = Topic> {
+        let (app, all) = (self.app, || self.clients.clone());
+        let first = self.clients.start;
+        let count = self.targets.topics.len() as u32;
+        let topics = (0..count).map(move |topic| Topic {
+            app,
+            name: format!("{NAMESPACE}:{topic}"),
+            clients: all().filter(|c| (c - first) % count == topic).collect(),
+        });
+        let inboxes = all().map(move |client| Topic {
+            app,
+            name: format!("@{}", user(client - first)),
+            clients: vec![client],
+        });
+        let everyone = Topic {
+            app,
+            name: "@".to_owned(),
+            clients: all().collect(),
+        };
+        topics.chain(inboxes).chain([everyone])
     }
 }
 
-fn history(options: &Options, form: Form, targets: &Targets) -> History {
-    let all = || 0..options.clients;
-    let count = targets.topics.len() as u32;
-    let topics = targets.topics.iter().map(|topic| Topic {
-        name: format!("{NAMESPACE}:{topic}"),
-        clients: all().filter(|client| client % count == *topic).collect(),
-    });
-    let inboxes = all().map(|client| Topic {
-        name: format!("@{}", user(client)),
-        clients: vec![client],
-    });
-    let everyone = Topic {
-        name: "@".to_owned(),
-        clients: all().collect(),
-    };
+fn history(options: &Options, form: Form, parts: &[Part]) -> History {
     let mut history = History {
-        topics: topics.chain(inboxes).chain([everyone]).collect(),
+        topics: parts.iter().flat_map(Part::topics).collect(),
         ..History::default()
     };
     let settings = &mut history.settings;
@@ -214,21 +271,28 @@ fn version(program: impl AsRef<std::ffi::OsStr>) -> String {
     )
 }
 
-/// Starts all publishers.
+/// Starts the publishers of an app: [`PUBLISHERS`] of each kind, or one of each of the other app, with
+/// the users and keys of the first ones.
 fn publish(
     options: &Options,
     run: &Rc<Run>,
     stage: &Rc<Stage>,
     scratch: &socket::Scratch,
-    targets: &Targets,
+    part: &Part,
 ) {
+    let (app, targets) = (part.app, &part.targets);
+    let (from, count) = match app {
+        App::Default => (0, PUBLISHERS),
+        App::Other => (PUBLISHERS_APART, 1),
+    };
     let per_publisher = options.rate / (2 * PUBLISHERS);
     let every = Duration::from_secs(1) / per_publisher.max(1);
-    for publisher in 0..PUBLISHERS {
+    for publisher in from..from + count {
         let speaker = Speaker {
             run: Rc::clone(run),
             stage: Rc::clone(stage),
             scratch: Rc::clone(scratch),
+            app,
             publisher,
             every,
             topics: targets.topics.clone(),
@@ -237,6 +301,7 @@ fn publish(
         let backend = Backend {
             run: Rc::clone(run),
             stage: Rc::clone(stage),
+            app,
             publisher: PUBLISHERS + publisher,
             every,
             targets: targets.clone(),

@@ -13,6 +13,7 @@ use fanfare_client::http::percent_encode;
 use serde_json::json;
 use tokio::time::sleep;
 
+use super::app::TARGETS_COUNT;
 use super::client::user;
 use super::history::{EntryName, Id};
 use super::queue;
@@ -57,7 +58,7 @@ pub(crate) async fn live(run: Rc<Run>, stage: Rc<Stage>, clients_count: u32) -> 
             let _ = http::try_post(node.api, &path, &json!({})).await;
             let entry = EntryName {
                 writer: PUBLISHER as u16,
-                target: turn as u16 % queue::TARGETS_COUNT,
+                target: turn as u16 % TARGETS_COUNT,
                 lane: 0,
                 number: turn,
             };

@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::app::{App, TARGETS_COUNT};
 use super::history::EntryName;
 use super::options::Options;
 use super::queue_backend::QueueBackend;
@@ -27,22 +28,22 @@ use fanfare_testkit::http;
 /// The namespace of the queue's topics.
 pub(crate) const NAMESPACE: &str = "queued";
 /// How many topics there are; as many users' inboxes follow.
-const TOPICS_COUNT: u16 = 8;
-/// Topics and inboxes.
-pub(crate) const TARGETS_COUNT: u16 = 2 * TOPICS_COUNT;
+const TOPICS_COUNT: u16 = TARGETS_COUNT / 2;
 /// The priorities, by lane.
 pub(crate) const PRIORITIES: [&str; 4] = ["critical", "high", "normal", "low"];
 /// `redis.partitions`, as it is by default.
 pub(crate) const PARTITIONS_COUNT: u32 = 256;
-/// Writers by the HTTP API, which hand over three quarters of the entries.
+/// Writers by the HTTP API, which hand over three quarters of the entries. One more is of the other
+/// app, as fast as one of them.
 const BACKENDS_COUNT: u32 = 3;
 /// Writers by `XADD`.
 const RAW_COUNT: u32 = 2;
 /// How long the home of a target is asked for.
 const HOME_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The topic of a target: one of the namespace, or an inbox.
+/// The topic of a target within its app: one of the namespace, or an inbox.
 pub(crate) fn topic(target: u16) -> String {
+    let target = target % TARGETS_COUNT;
     if target < TOPICS_COUNT {
         format!("{NAMESPACE}:{target}")
     } else {
@@ -61,7 +62,8 @@ pub(crate) fn named(target: u16) -> (&'static str, String) {
 
 /// The partition of a target, as docs/queue.md says it.
 pub(crate) fn partition(target: u16) -> u32 {
-    crc32fast::hash(format!("default:{}", topic(target)).as_bytes()) % PARTITIONS_COUNT
+    let topic = format!("{}:{}", App::of_target(target).word(), topic(target));
+    crc32fast::hash(topic.as_bytes()) % PARTITIONS_COUNT
 }
 
 /// The stream of a target and lane.
@@ -109,15 +111,33 @@ impl Numbers {
         }
     }
 
-    /// The next of any target and priority; one of eight is delayed where that is asked for.
-    pub(crate) fn any(&mut self, random: &mut StdRng, may_delay: bool) -> EntryName {
+    /// The next of any target of an app and priority; one of eight is delayed where that is asked for.
+    pub(crate) fn any(&mut self, random: &mut StdRng, app: App, may_delay: bool) -> EntryName {
         let delayed = if may_delay && random.random_ratio(1, 8) {
             DELAYED_FROM
         } else {
             0
         };
-        let target = random.random_range(0..TARGETS_COUNT);
+        let target = random.random_range(app.targets());
         self.next(target, random.random_range(0..4) + delayed)
+    }
+}
+
+/// The idempotency key of an entry: those of the other app are the keys of the first writer's entries
+/// for the targets of the same names.
+fn key(name: EntryName) -> String {
+    match App::of_target(name.target) {
+        App::Default => name.to_string(),
+        App::Other => {
+            let target = name.target % TARGETS_COUNT;
+            let writer = 0;
+            let twin = EntryName {
+                writer,
+                target,
+                ..name
+            };
+            twin.to_string()
+        }
     }
 }
 
@@ -128,7 +148,7 @@ pub(crate) fn body(name: EntryName, due_in_ms: u64) -> Value {
         field: target,
         "data": data(name),
         "priority": PRIORITIES[usize::from(name.lane % DELAYED_FROM)],
-        "idempotency_key": name.to_string(),
+        "idempotency_key": key(name),
     });
     if name.lane >= DELAYED_FROM {
         let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -145,10 +165,12 @@ pub(crate) fn write(options: &Options, run: &Rc<Run>, stage: &Rc<Stage>) {
     }
     let is_lossy = stage.form.has_replicas() && options.replicas_min == 0;
     let each = |share: f64, count: u32| Duration::from_secs_f64(f64::from(count) / (rate * share));
-    for number in 0..BACKENDS_COUNT {
+    let apps = [App::Default; BACKENDS_COUNT as usize].into_iter();
+    for (number, app) in (0_u32..).zip(apps.chain([App::Other])) {
         let backend = QueueBackend {
             run: Rc::clone(run),
             stage: Rc::clone(stage),
+            app,
             every: each(0.75, BACKENDS_COUNT),
             // By Redis' clock, which may be anything.
             may_delay: options.clocks_behind == 0,

@@ -14,13 +14,14 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::app::App;
 use super::backend::Attempt;
+use super::calls;
 use super::history::{EntryName, Taken};
 use super::queue::{Numbers, body};
 use super::run::Run;
 use super::stage::Stage;
 use fanfare_protocol::ids::Position;
-use fanfare_testkit::http;
 
 /// Most entries of a list.
 const LIST_MAX: u32 = 50;
@@ -38,6 +39,7 @@ const DUE_IN_MS: std::ops::Range<u64> = 200..3_000;
 pub(crate) struct QueueBackend {
     pub(crate) run: Rc<Run>,
     pub(crate) stage: Rc<Stage>,
+    pub(crate) app: App,
     /// Between two entries, in the mean.
     pub(crate) every: Duration,
     pub(crate) may_delay: bool,
@@ -75,7 +77,7 @@ impl QueueBackend {
             next = Instant::now() + self.every * count;
             let list: Vec<_> = (0..count)
                 .map(|_| {
-                    let name = numbers.any(&mut random, self.may_delay);
+                    let name = numbers.any(&mut random, self.app, self.may_delay);
                     let body = body(name, random.random_range(DUE_IN_MS));
                     let is_doubtful = false;
                     Open {
@@ -161,7 +163,7 @@ impl QueueBackend {
     /// What became of each entry.
     async fn attempt(&self, node: usize, bodies: &[&Value]) -> Vec<Answered> {
         let list = json!(bodies);
-        let sent = http::try_post(self.stage.api(node), "/v1/queue", &list);
+        let sent = calls::post(self.app, self.stage.api(node), "/v1/queue", &list);
         let none = |attempt| (0..bodies.len()).map(|_| Answered::Not(attempt)).collect();
         let Ok(Some(answer)) = timeout(ANSWER_PATIENCE, sent).await else {
             return none(Attempt::Doubtful);

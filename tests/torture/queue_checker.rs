@@ -11,6 +11,7 @@ use std::time::Duration;
 use fanfare_protocol::ids::Position;
 use rustc_hash::FxHashMap;
 
+use super::app::App;
 use super::checker::{Allowed, Verdict, Wrong};
 use super::history::{EntryName, Event, History, Taken};
 
@@ -113,7 +114,10 @@ fn places(history: &History, all: &All, verdict: &mut Verdict) -> Places {
             verdict.queue.published += 1;
             let known = all.get(name);
             let is_refused = known.is_some_and(|e| matches!(e.ended, Some((_, Taken::Fail))));
-            if known.is_none() || is_refused || name.target != *target {
+            if App::of_target(name.target) != App::of_target(*target) {
+                let what = format!("{name} stands in target {target}, which is of the other app");
+                verdict.found(Wrong::BetweenApps, what);
+            } else if known.is_none() || is_refused || name.target != *target {
                 let what = format!("{name} stands in target {target}, handed over: {known:?}");
                 verdict.found(Wrong::QueuePhantom, what);
             }

@@ -9,6 +9,7 @@ use fanfare_client::http::percent_encode;
 use fanfare_protocol::ids::Position;
 use serde_json::Value;
 
+use super::app::App;
 use super::closing::{page, within};
 use super::history::{EntryName, Event};
 use super::queue;
@@ -33,7 +34,7 @@ pub(crate) async fn close(run: &Run, stage: &Stage) {
     let path = "/v1/queue?partitions=true";
     let mut left = Value::Null;
     let is_empty = async || {
-        let told = page(stage, 0, path).await;
+        let told = page(stage, 0, App::Default, path).await;
         let partitions = told["partitions"].as_array();
         let holds = |one: &&Value| one["depth"] != 0 || one["delayed"] != 0;
         let some = partitions.map(|all| all.iter().filter(holds).count());
@@ -48,7 +49,7 @@ pub(crate) async fn close(run: &Run, stage: &Stage) {
     for node in 0..stage.nodes_count() {
         let mut told = Value::Null;
         let is_told = async || {
-            told = page(stage, node, "/v1/queue").await;
+            told = page(stage, node, App::Default, "/v1/queue").await;
             told["depth"] == 0 && told["delayed"] == 0
         };
         if !within(TOLD_WITHIN, is_told).await {
@@ -56,7 +57,16 @@ pub(crate) async fn close(run: &Run, stage: &Stage) {
             run.push(Event::QueueLeft { what });
         }
     }
-    let dead = page(stage, 0, "/v1/queue/dead?limit=1000").await;
+    for app in [App::Default, App::Other] {
+        dead(run, stage, app).await;
+    }
+    let nodes = (0..stage.nodes_count()).map(|node| retained(run, stage, node));
+    futures_util::future::join_all(nodes).await;
+}
+
+/// Reads the dead letters of an app.
+async fn dead(run: &Run, stage: &Stage, app: App) {
+    let dead = page(stage, 0, app, "/v1/queue/dead?limit=1000").await;
     match dead["letters"].as_array() {
         _ if dead.get("failed").is_some() => {
             run.broken(format!(
@@ -71,13 +81,11 @@ pub(crate) async fn close(run: &Run, stage: &Stage) {
         }
         None => run.broken(format!("there are no dead letters: {dead}")),
     }
-    let nodes = (0..stage.nodes_count()).map(|node| retained(run, stage, node));
-    futures_util::future::join_all(nodes).await;
 }
 
 /// Reads every target through one node.
 async fn retained(run: &Run, stage: &Stage, node: usize) {
-    for target in 0..queue::TARGETS_COUNT {
+    for target in App::Default.targets().chain(App::Other.targets()) {
         if let Some(entries) = entries(run, stage, node, target).await {
             let node = stage.seats[node].name.clone();
             run.push(Event::Moved {
@@ -101,7 +109,7 @@ async fn entries(
     loop {
         let since = entries.last().map_or(Position::ZERO, |(at, _)| *at);
         let path = format!("/v1/topics/{name}/history?limit=1000&since={since}");
-        let page = page(stage, node, &path).await;
+        let page = page(stage, node, App::of_target(target), &path).await;
         let Some(messages) = page["publications"].as_array() else {
             let seat = &stage.seats[node].name;
             run.broken(format!("{seat} has no history of {name}: {page}"));

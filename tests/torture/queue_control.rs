@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::app::TARGETS_COUNT;
 use super::options::Control;
 use super::queue;
 use super::queue_redis::{Told, Wire};
@@ -50,7 +51,7 @@ pub(crate) async fn run(control: Control, run: &Run, stage: &Stage, lasts: Durat
     };
     let mut wire = Wire::to(&stage.redis_doors, queue::PARTITIONS_COUNT);
     let mut keys = Vec::new();
-    for target in 0..queue::TARGETS_COUNT {
+    for target in 0..TARGETS_COUNT {
         keys.extend((0..queue::PRIORITIES.len()).map(|lane| queue::stream(target, lane)));
     }
     let count = keys.len().to_string();

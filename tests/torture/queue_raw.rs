@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::app::App;
 use super::history::{EntryName, Taken};
 use super::queue::{self, Numbers};
 use super::queue_backend::TRIES_AFTER_END;
@@ -58,7 +59,7 @@ impl RawWriter {
                 return;
             }
             next = Instant::now() + every;
-            let name = self.numbers.any(&mut random, false);
+            let name = self.numbers.any(&mut random, App::Default, false);
             self.one(name, random.random_ratio(1, 2)).await;
         }
     }

@@ -10,8 +10,9 @@ use clap::ValueEnum;
 use fanfare_protocol::ids::Position;
 use rustc_hash::FxHashMap;
 
+use super::app::App;
 use super::checker::Wrong;
-use super::history::{ClientIndex, EntryName, Event, History, Id, Taken, TopicIndex};
+use super::history::{ClientIndex, EntryName, Event, History, Id, Taken, Topic, TopicIndex};
 use super::throng::Living;
 
 /// What the harness does to its own receive path, so that a run must be found faulty.
@@ -27,6 +28,8 @@ pub(crate) enum Sabotage {
     Phantom,
     /// Takes one that is for somebody else
     Leak,
+    /// Takes one that the same user of the other app got in the same topic
+    AppLeak,
 }
 
 /// As long as an ordinary small update.
@@ -44,6 +47,7 @@ impl Sabotage {
             Self::Swap => &[Wrong::Reordered],
             Self::Phantom => &[Wrong::Phantom],
             Self::Leak => &[Wrong::Misdirected],
+            Self::AppLeak => &[Wrong::BetweenApps],
         }
     }
 }
@@ -52,7 +56,7 @@ impl Sabotage {
 pub(crate) struct Run {
     begun: Instant,
     pub(crate) history: RefCell<History>,
-    topics: FxHashMap<String, TopicIndex>,
+    topics: FxHashMap<(App, String), TopicIndex>,
     /// Publications that have not ended.
     pub(crate) open_publications: Cell<u64>,
     /// Entries of the queue that have not ended, and how many writers it has had.
@@ -73,7 +77,8 @@ pub(crate) struct Run {
 impl Run {
     /// A run that begins now.
     pub(crate) fn new(history: History, sabotage: Option<Sabotage>) -> Self {
-        let names = history.topics.iter().map(|topic| topic.name.clone());
+        let topics = history.topics.iter();
+        let names = topics.map(|topic| (topic.app, topic.name.clone()));
         let topics = names.zip(0..).collect();
         Self {
             begun: Instant::now(),
@@ -126,9 +131,14 @@ impl Run {
         eprintln!("[{:7.3}] {what}", self.now().as_secs_f64());
     }
 
-    /// Which topic has this name.
-    pub(crate) fn topic(&self, name: &str) -> Option<TopicIndex> {
-        self.topics.get(name).copied()
+    /// Which topic of an app has this name.
+    pub(crate) fn topic(&self, app: App, name: &str) -> Option<TopicIndex> {
+        self.topics.get(&(app, name.to_owned())).copied()
+    }
+
+    /// The app of a topic.
+    pub(crate) fn app(&self, topic: TopicIndex) -> App {
+        self.history.borrow().topics[topic as usize].app
     }
 
     /// The name of a topic.
@@ -180,19 +190,17 @@ impl Run {
             }
             Some(Sabotage::Leak) => {
                 self.push(event);
-                // Everyone's topic stands last; the one before it is another's inbox.
-                let count = self.topics.len() as TopicIndex;
-                let theirs = if client == 0 {
-                    count - 2
-                } else {
-                    count - 1 - self.clients()
-                };
+                let topic = self.inbox_of_another(client);
                 self.push(Event::Received {
                     client,
-                    topic: theirs,
+                    topic,
                     id,
                     position,
                 });
+            }
+            Some(Sabotage::AppLeak) => {
+                self.push(event);
+                self.leak(topic, id, position);
             }
         }
         let fits = |held: &Event| matches!(held, Event::Received { client: c, topic: t, .. } if (*c, *t) == (client, topic));
@@ -207,11 +215,34 @@ impl Run {
         }
     }
 
-    fn clients(&self) -> u32 {
+    /// An inbox of the same app.
+    fn inbox_of_another(&self, client: ClientIndex) -> TopicIndex {
         let history = self.history.borrow();
-        history
-            .topics
-            .last()
-            .map_or(0, |all| all.clients.len() as u32)
+        let mut topics = (0..).zip(&history.topics);
+        let app = history.topics.iter().find(|t| t.clients.contains(&client));
+        let app = app.map_or(App::Default, |topic| topic.app);
+        let is_theirs = |(_, topic): &(TopicIndex, &Topic)| {
+            topic.app == app && topic.clients.len() == 1 && topic.clients[0] != client
+        };
+        topics.find(is_theirs).map_or(0, |(topic, _)| topic)
+    }
+
+    /// Lets a message of a topic come through to a reader of the topic of its name in the other app.
+    fn leak(&self, topic: TopicIndex, id: Id, position: Position) {
+        let reader = {
+            let history = self.history.borrow();
+            let Topic { app, name, .. } = &history.topics[topic as usize];
+            let mut twins = (0..).zip(&history.topics);
+            let twin = twins.find(|(_, twin)| twin.app != *app && twin.name == *name);
+            twin.and_then(|(topic, twin)| Some((topic, *twin.clients.first()?)))
+        };
+        if let Some((topic, client)) = reader {
+            self.push(Event::Received {
+                client,
+                topic,
+                id,
+                position,
+            });
+        }
     }
 }

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::backend::{Attempt, BETWEEN_TRIES, TRIES_FOR};
+use super::app::App;
+use super::backend::{Attempt, BETWEEN_TRIES, PUBLISHERS_APART, TRIES_FOR};
 use super::history::{Event, Id, TopicIndex};
 use super::run::Run;
 use super::speech::{Form, Speech, data};
@@ -33,6 +34,7 @@ pub(crate) struct Speaker {
     pub(crate) run: Rc<Run>,
     pub(crate) stage: Rc<Stage>,
     pub(crate) scratch: Scratch,
+    pub(crate) app: App,
     pub(crate) publisher: u32,
     pub(crate) every: Duration,
     pub(crate) topics: Vec<TopicIndex>,
@@ -128,9 +130,9 @@ impl Speaker {
         waiting: &mut Waiting,
     ) -> Result<(), SocketError> {
         let form = Form::of(self.publisher);
-        let user = format!("publisher-{}", self.publisher);
+        let user = format!("publisher-{}", self.publisher % PUBLISHERS_APART);
         let to = self.stage.door(node, false);
-        let mut speech = Speech::open(to, &user, form, false, &self.scratch).await?;
+        let mut speech = Speech::open(to, (self.app, &user), form, false, &self.scratch).await?;
         speech
             .send(&json!({"type": "connect", "id": CONNECT}))
             .await?;

@@ -16,6 +16,7 @@ use fanfare_bench::wire::Upgrade;
 use fanfare_protocol::ids::Position;
 use serde_json::Value;
 
+use super::app::App;
 use super::history::Id;
 
 /// Longest wait for a connection and its upgrade.
@@ -70,10 +71,10 @@ pub(crate) struct Speech {
 }
 
 impl Speech {
-    /// Connects, as a user, and asks to be let in by `connect`.
+    /// Connects, as a user of an app, and asks to be let in by `connect`.
     pub(crate) async fn open(
         to: SocketAddr,
-        user: &str,
+        (app, user): (App, &str),
         form: Form,
         is_narrow: bool,
         scratch: &Scratch,
@@ -84,7 +85,7 @@ impl Speech {
             narrow_bytes: is_narrow.then_some(NARROW_BUFFER_BYTES),
         };
         let upgrade = Upgrade {
-            path: format!("/v1/connect?user={user}&wait=1"),
+            path: format!("/v1/connect?user={user}&wait=1&app={}", app.word()),
             headers: format!("Sec-WebSocket-Protocol: {}\r\n", form.subprotocol()),
         };
         let opening = Socket::open(&dial, &upgrade, Rc::clone(scratch));

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
+use super::app::App;
 use super::figure::Nodes;
 use super::link::Link;
 use super::queue::NAMESPACE as QUEUE_NAMESPACE;
@@ -273,16 +274,24 @@ fn configuration(replicas_min: u32) -> String {
     if replicas_min > 0 {
         retained.push_str(&format!("replicas_min = {replicas_min}\n"));
     }
+    let of_an_app = |prefix: &str| {
+        format!(
+            "[{prefix}inbox]\n{retained}\
+             [{prefix}everyone]\n{retained}\
+             [{prefix}namespaces.{NAMESPACE}]\n{retained}presence = true\n\
+             subscribe = \"anyone\"\npublish = \"anyone\"\nhistory = \"anyone\"\n\
+             presence_allow = \"anyone\"\n\
+             [{prefix}namespaces.{QUEUE_NAMESPACE}]\n{retained}"
+        )
+    };
+    let (first, other) = (of_an_app(""), format!("apps.{}.", App::Other.word()));
+    let other = of_an_app(&other);
     format!(
         "[session]\noutbox_messages_max = 64\nping_ms = 2000\npong_ms = 10000\n\
          [drain]\nwindow_ms = 2000\n\
-         [inbox]\n{retained}\
-         [everyone]\n{retained}\
-         [namespaces.{NAMESPACE}]\n{retained}presence = true\n\
-         subscribe = \"anyone\"\npublish = \"anyone\"\nhistory = \"anyone\"\n\
-         presence_allow = \"anyone\"\n\
-         [namespaces.{QUEUE_NAMESPACE}]\n{retained}\
+         {first}\
          [namespaces.{MEMBERS_NAMESPACE}]\nhistory_entries_max = 0\npresence = true\n\
-         subscribe = \"anyone\"\npresence_allow = \"anyone\"\n"
+         subscribe = \"anyone\"\npresence_allow = \"anyone\"\n\
+         {other}"
     )
 }

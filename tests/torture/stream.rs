@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use fanfare_protocol::ids::Position;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::app::App;
 use super::checker::{Publication, Publications, Stream, Verdict, Wrong};
 use super::history::{ClientIndex, Event, Id, Outcome, Topic};
 
@@ -17,6 +18,7 @@ use super::history::{ClientIndex, Event, Id, Outcome, Topic};
 pub(crate) struct Judge<'a> {
     pub(crate) client: ClientIndex,
     pub(crate) topic: &'a Topic,
+    pub(crate) topics: &'a [Topic],
     /// Of all topics, to tell a stray message from an invented one.
     pub(crate) published: &'a Publications,
     /// Of this topic.
@@ -93,14 +95,15 @@ impl Judge<'_> {
             return self.verdict.found(Wrong::Misdirected, what);
         }
         match self.publications.get(&id) {
-            None if self.published.iter().any(|topic| topic.contains_key(&id)) => {
-                let what = what("got from another topic");
-                return self.verdict.found(Wrong::Misdirected, what);
-            }
             None => {
-                return self
-                    .verdict
-                    .found(Wrong::Phantom, what("got the unpublished"));
+                let (wrong, what) = match self.app_of(id) {
+                    None => (Wrong::Phantom, what("got the unpublished")),
+                    Some(app) if app == self.topic.app => {
+                        (Wrong::Misdirected, what("got from another topic"))
+                    }
+                    Some(_) => (Wrong::BetweenApps, what("got from the other app")),
+                };
+                return self.verdict.found(wrong, what);
             }
             Some(publication) if matches!(publication.ended, Some((_, Outcome::Fail))) => {
                 self.verdict.found(Wrong::Phantom, what("got the refused"));
@@ -129,6 +132,13 @@ impl Judge<'_> {
         }
         seen.last = position;
         seen.highest = seen.highest.max(position);
+    }
+
+    /// The app in which this was published, if it was.
+    fn app_of(&self, id: Id) -> Option<App> {
+        let mut topics = self.published.iter().zip(self.topics);
+        let found = topics.find(|(published, _)| published.contains_key(&id));
+        found.map(|(_, topic)| topic.app)
     }
 
     fn joined(&mut self, seen: &mut Seen, since: Position, recovered: bool, position: Position) {

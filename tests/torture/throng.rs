@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::app::App;
 use super::closing;
 use super::history::Event;
 use super::run::Run;
@@ -151,7 +152,8 @@ impl Throng {
                 of_pair.filter_map(|m| m.session.borrow().clone()).collect()
             };
             for node in 0..stage.nodes_count() {
-                let (ghosts, missing) = closing::compare(stage, node, &path, there).await;
+                let (ghosts, missing) =
+                    closing::compare(stage, node, (App::Default, &path), there).await;
                 if !ghosts.is_empty() || !missing.is_empty() {
                     let (node, name) = (&stage.seats[node].name, name(pair, topic));
                     run.broken(format!(
@@ -192,7 +194,8 @@ impl Member {
         let user = format!("member-{}", self.number);
         let form = Form::of(self.number);
         let to = self.stage.door(node, true);
-        let mut speech = Speech::open(to, &user, form, false, &self.scratch).await?;
+        let mut speech =
+            Speech::open(to, (App::Default, &user), form, false, &self.scratch).await?;
         let (mut events, mut refused) = (Vec::new(), Vec::new());
         speech.send(&json!({"type": "connect", "id": 1})).await?;
         speech.rest(&mut events).await?;

@@ -6,6 +6,8 @@
 //! order of a session's commands stays. What is checked here costs at most [`LIGHT`] a command, and behind it
 //! the session lets the others have their turn. Bound: one parked command a session.
 
+use std::time::Instant;
+
 use fanfare_protocol::codec;
 use fanfare_protocol::command::Command;
 use fanfare_protocol::error::ErrorCode;
@@ -140,6 +142,7 @@ impl Session {
         read: Now,
     ) {
         let waiting = self.waiting();
+        let is_answered_later = matches!(judged, Ok(Request::Refreshed(_)));
         match judged {
             Ok(Request::Check(command)) => return self.park(id, *command, read),
             // What was checked of it is needed again.
@@ -148,9 +151,21 @@ impl Session {
             Err(refusal) => self.refuse(id, refusal),
         }
         self.machine.forget_checked();
-        if self.waiting() == waiting {
+        if self.waiting() == waiting && !is_answered_later {
             self.answered(kind, read.instant);
         }
+    }
+
+    pub(super) fn count_command(&self, kind: CommandType) {
+        let metrics = self.calls.worker.metrics();
+        metrics.commands.of(kind).add_owned(1);
+    }
+
+    /// A command of this time has its answer.
+    pub(super) fn answered(&self, kind: CommandType, read_at: Instant) {
+        let metrics = self.calls.worker.metrics();
+        let seconds = metrics.command_seconds.of(kind);
+        seconds.count_owned(read_at.elapsed());
     }
 
     fn park(&mut self, id: Option<u64>, command: Command, read: Now) {

@@ -192,6 +192,12 @@ impl Node {
         counts.sum()
     }
 
+    /// Commands of this kind that have their answer.
+    pub(crate) fn answered(&self, kind: CommandType) -> u64 {
+        let seconds = &self.metrics.workers[0].command_seconds;
+        seconds.of(kind).total().0
+    }
+
     /// Until so many sessions have ended for this reason.
     pub(crate) async fn until_ended(&self, reason: CloseReason, count: u64) {
         let label = reason.label();

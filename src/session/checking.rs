@@ -14,7 +14,7 @@ use fanfare_protocol::error::ErrorCode;
 
 use super::Session;
 use super::broker_calls::Completion;
-use super::parked::Parked;
+use super::parked::{Held, Parked};
 use super::state::{Machine, Now, Phase, Refusal, Request};
 use crate::auth::Claims;
 use crate::auth::error::TokenError;
@@ -126,10 +126,49 @@ impl Session {
             Ok(envelope) => {
                 let kind = CommandType::from(&envelope.command);
                 self.count_command(kind);
-                self.has_checked = envelope.command.tokens().next().is_some();
-                let judged = self.machine.command(envelope.command, now);
-                self.judged(kind, envelope.id, judged, now);
+                match self.held_since(now) {
+                    Some(since) => self.hold((envelope.id, envelope.command, now), since),
+                    None => self.command_read(envelope.id, envelope.command, now),
+                }
             }
+        }
+    }
+
+    fn command_read(&mut self, id: Option<u64>, command: Command, now: Now) {
+        let kind = CommandType::from(&command);
+        self.has_checked = command.tokens().next().is_some();
+        let judged = self.machine.command(command, now);
+        self.judged(kind, id, judged, now);
+    }
+
+    /// Since when commands wait for a reading of revocations, as deliveries do. A session without a token
+    /// cannot be revoked.
+    fn held_since(&self, now: Now) -> Option<Instant> {
+        self.machine.identity().claims.as_ref()?;
+        self.machine.verifier.revocations().holds(now.instant)
+    }
+
+    fn hold(&mut self, (id, command, read): (Option<u64>, Command, Now), since: Instant) {
+        self.alone = true;
+        let revocations = self.machine.verifier.revocations().clone();
+        revocations.metrics().commands_held.add(1);
+        self.work(async move {
+            revocations.released(since).await;
+            let held = Held { id, command, read };
+            Completion::Alone(Box::new(Completion::Held(Box::new(held))))
+        });
+    }
+
+    /// A command that waited goes on, unless its session was revoked meanwhile: the workers are told of
+    /// that a little later.
+    pub(super) fn released(&mut self, held: Held) {
+        self.obey_revocations();
+        if self.ending.is_none() {
+            let now = Now {
+                instant: held.read.instant,
+                ..Now::read()
+            };
+            self.command_read(held.id, held.command, now);
         }
     }
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use crate::config::api_clients::ApiClient;
 use crate::config::app::AppSettings;
-use crate::config::app_keys::{AUTHORIZE_CONNECT, NODE_TOKEN_LIFE, is_inherited};
+use crate::config::app_keys::{ANONYMOUS, AUTHORIZE_CONNECT, NODE_TOKEN_LIFE, is_inherited};
 use crate::config::authorizer;
 use crate::config::key::Key;
 use crate::config::keys;
@@ -374,6 +374,7 @@ impl Values {
             base.set(path, setting.value.clone(), Origin::Default);
         }
         base.set(AUTHORIZE_CONNECT.to_owned(), Value::Unset, Origin::Default);
+        base.set(ANONYMOUS.to_owned(), Value::Flag(false), Origin::Default);
         base.authorizers.clone_from(&self.authorizers);
         if self.is_refused(authorizer::PATH) {
             base.refuse(authorizer::PATH.to_owned());

@@ -382,6 +382,19 @@ impl Values {
         base
     }
 
+    /// The same at a node that runs: what is read again is of `read`, the rest as it was at the start.
+    #[must_use]
+    pub fn reloaded(&self, read: &Self, is_reloaded: impl Fn(&str) -> bool) -> Self {
+        let mut base = self.clone();
+        let read = read.for_apps();
+        for (path, setting) in &read.settings {
+            if is_reloaded(path) || path == NODE_TOKEN_LIFE {
+                base.settings.insert(path.clone(), setting.clone());
+            }
+        }
+        base
+    }
+
     /// Lays what an app says over what it starts from.
     pub fn overlay(&mut self, says: &Self) {
         self.prefix.clone_from(&says.prefix);

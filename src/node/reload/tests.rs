@@ -209,3 +209,34 @@ async fn an_app_that_asks_for_what_this_node_was_not_started_with_is_a_fault() {
         assert_eq!(rig.replaced.keeper.of_file().len(), 1, "the old one stays");
     }
 }
+
+#[tokio::test]
+async fn the_last_key_of_the_api_is_replaced_and_not_taken_out() {
+    let mut rig = Rig::new();
+    rig.write("f.toml", &format!("{SHOP}[api]\nkeys_file = \"keys\"\n"));
+    let keys = rig.directory.path().join("keys");
+    let text = std::fs::read_to_string(rig.directory.path().join("f.toml")).unwrap();
+    rig.write(
+        "f.toml",
+        &text.replace("\"keys\"", &format!("{:?}", keys.display().to_string())),
+    );
+    let opens = |rig: &Rig, key: &str| {
+        let hash = crate::config::api_clients::hash_of(key.as_bytes());
+        rig.replaced.keys.has(&hash)
+    };
+    rig.write("keys", "the-old-key-of-the-api\n");
+    assert_eq!(rig.look(true).await, (1, 0));
+    assert!(opens(&rig, "the-old-key-of-the-api"));
+    // It is seen without a signal, and told what to do.
+    rig.write("keys", "# none any more\n");
+    assert_eq!(rig.look(false).await, (1, 1));
+    assert!(opens(&rig, "the-old-key-of-the-api"));
+    let told = rig.readings.faults.join("; ");
+    assert!(
+        told.contains("has no key") && told.contains("put a new one in its place"),
+        "{told}"
+    );
+    rig.write("keys", "the-new-key-of-the-api\n");
+    assert_eq!(rig.look(false).await, (2, 1));
+    assert!(opens(&rig, "the-new-key-of-the-api") && !opens(&rig, "the-old-key-of-the-api"));
+}

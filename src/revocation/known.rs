@@ -28,6 +28,10 @@ pub const STALE_AFTER_MAX: Duration = Duration::from_secs(5);
 /// others work.
 pub const HELD_MAX: Duration = Duration::from_secs(1);
 
+/// Workers are told of each reading within a tenth of a second, and there are two a second. Where the last
+/// that they know of was begun longer ago, what was read since may concern a session that knows nothing of it.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
+
 /// How a token stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judgement {
@@ -80,6 +84,8 @@ struct Shared {
     /// Before this nothing that sessions send is held back, unless somebody waits: milliseconds after
     /// [`ORIGIN`].
     fresh_to_ms: AtomicU64,
+    /// Before this sessions know what was read, as numbers of the same kind.
+    told_to_ms: AtomicU64,
     doorbell: Notify,
 }
 
@@ -271,6 +277,14 @@ impl Revocations {
         }
     }
 
+    /// Whether sessions know of what was read lately. Where not, as after a node stood still, who sends
+    /// something is judged before. HOT: one load.
+    #[must_use]
+    pub fn is_told(&self, now: Instant) -> bool {
+        let told_to_ms = self.shared.told_to_ms.load(Ordering::Acquire);
+        self.shared.stale_after.is_none() || ms_of(now) < told_to_ms
+    }
+
     /// Since when what sessions with a token send is held back; `None`: it is not. It is after a break, and
     /// where nothing was read for too long, until a reading that was begun since then has come to its end,
     /// and for [`HELD_MAX`] at the most. HOT: two loads where nothing is held.
@@ -320,6 +334,8 @@ impl Revocations {
         self.shared.told.send_if_modified(|told| {
             let is_later = read_at > *told;
             *told = read_at.max(*told);
+            let told_to_ms = told.map_or(0, |at| ms_of(at + TOLD_WITHIN));
+            self.shared.told_to_ms.store(told_to_ms, Ordering::Release);
             is_later
         });
     }

@@ -126,7 +126,9 @@ impl Session {
             Ok(envelope) => {
                 let kind = CommandType::from(&envelope.command);
                 self.count_command(kind);
+                self.obey_unheard(now);
                 match self.held_since(now) {
+                    _ if self.ending.is_some() => {}
                     Some(since) => self.hold((envelope.id, envelope.command, now), since),
                     None => self.command_read(envelope.id, envelope.command, now),
                 }
@@ -139,6 +141,14 @@ impl Session {
         self.has_checked = command.tokens().next().is_some();
         let judged = self.machine.command(command, now);
         self.judged(kind, id, judged, now);
+    }
+
+    /// Ends a session whose token is revoked, where it may not have been told yet.
+    fn obey_unheard(&mut self, now: Now) {
+        let is_told = self.machine.verifier.revocations().is_told(now.instant);
+        if !is_told && self.machine.is_revoked() {
+            self.obey_revocations();
+        }
     }
 
     /// Since when commands wait for a reading of revocations, as deliveries do. A session without a token

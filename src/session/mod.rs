@@ -200,8 +200,7 @@ pub fn run(
     scratch: Scratch,
     accepted: Accepted,
 ) -> impl Future<Output = ()> {
-    let now = Now::read();
-    let id = SessionId::random();
+    let (now, id) = (Now::read(), SessionId::random());
     let stream = Rc::new(accepted.stream);
     let config = Arc::clone(&services.config);
     let key = worker.add(id, accepted.form, Rc::clone(&stream));

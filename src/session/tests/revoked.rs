@@ -206,3 +206,21 @@ fn nothing_is_held_for_longer_than_a_second() {
         assert_eq!(rig.known().metrics().commands_held.get(), 1);
     });
 }
+
+#[test]
+fn what_was_read_and_not_told_yet_counts_for_what_a_session_sends() {
+    run(async {
+        let mut rig = Rig::with(Revocations::clustered(Duration::from_secs(60)));
+        rig.revoke("u default nobody", 1);
+        let mut eve = rig.opened("eve", ISSUED, "2").await;
+        let mut bob = rig.node.welcomed(user("bob")).await;
+        bob.subscribe("open:t", json!({})).await;
+        // The node stood still: it has read, and its workers hear of that a tenth of a second later.
+        rig.revoke("u default eve", ISSUED + 1);
+        let publish = json!({"type": "publish", "topic": "open:t", "data": 1});
+        eve.command(publish).await;
+        assert_eq!(eve.close_code().await, Some(4002));
+        rig.node.publish("open:t", "2").await;
+        assert_eq!(bob.data(1).await, [2]);
+    });
+}

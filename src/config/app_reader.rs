@@ -147,7 +147,14 @@ fn section(
             sections::set(file, key, path, value, says, faults);
         } else if keys::find(&path).is_some() {
             let what = format!("{} cannot be set for an app", says.shown(&path));
-            let remedy = format!("leave it out: {path} of the node holds for all apps");
+            let remedy = match path.starts_with("auth.hmac_secret") {
+                true => {
+                    "give it among the keys of the app, with algorithm HS256: that of the node is \
+                         of the app default alone"
+                        .to_owned()
+                }
+                false => format!("leave it out: {path} of the node holds for all apps"),
+            };
             faults.push(place, what, remedy);
         } else {
             let lists = ["keys", "issuers"].iter().filter(|_| section == "auth");

@@ -88,6 +88,12 @@ impl ApiKeys {
         Some((hash, self.of_hash(&hash)?))
     }
 
+    /// Whether a key of this hash opens anything.
+    #[cfg(test)]
+    pub(crate) fn has(&self, hash: &KeyHash) -> bool {
+        self.of_hash(hash).is_some()
+    }
+
     /// The client that has a key of this hash now.
     pub(super) fn of_hash(&self, hash: &KeyHash) -> Option<Arc<ApiClient>> {
         let clients = self.clients.read().unwrap_or_else(PoisonError::into_inner);

@@ -195,23 +195,28 @@ pub(super) fn read(
     let publisher = caller.publisher();
     let idempotency = key.map(|key| (publisher.remembered(key), kept_ms));
     let request = |topic: Topic| {
-        let settings = state.apps.of_topic(&topic);
+        // It may have gone since the call was judged.
+        let settings = state.apps.known(&topic).ok_or_else(|| {
+            let text = format!("there is no app `{}`", topic.app());
+            let error = WireError::new(ErrorCode::NotFound, text);
+            (topic.name().to_owned(), error)
+        })?;
         let namespace = settings.namespace(&topic);
-        PublishRequest {
+        Ok(PublishRequest {
             publication: content.publication(namespace),
             retention: namespace.retention(),
             replicas: namespace.replicas(),
             idempotency: idempotency.clone(),
             trace,
             topic,
-        }
+        })
     };
     let topics = names
         .into_iter()
         .map(|name| name.judged(state, caller, OnTopic::Publish));
     let failed = |(name, error): (String, WireError)| TargetResult::failed(name, &error);
     Ok(topics
-        .map(|topic| topic.map(request).map_err(failed))
+        .map(|topic| topic.and_then(request).map_err(failed))
         .collect())
 }
 

@@ -97,6 +97,14 @@ impl Apps {
         Arc::clone(current.get(topic.app()).unwrap_or(&self.nobody))
     }
 
+    /// The same for who writes by them; `None` where there is no such app. What holds for nobody may deny, and
+    /// must decide nothing else: kept by it, a publication would take what its topic has kept along.
+    #[must_use]
+    pub fn known(&self, topic: &Topic) -> Option<Arc<AppSettings>> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.get(topic.app()).cloned()
+    }
+
     /// The same for an app.
     #[must_use]
     pub fn or_nobody(&self, app: &App) -> Arc<AppSettings> {
@@ -204,6 +212,8 @@ mod tests {
         assert!(kept("shop", "t").2 && kept("default", "t").2);
         for name in ["t", "chat:1", "@", "@ada"] {
             assert_eq!(kept("gone", name), (0, Allow::Nobody, false), "{name}");
+            let topic = Topic::new(&app("gone"), name).unwrap();
+            assert!(apps.known(&topic).is_none(), "nobody writes by that");
         }
     }
 

@@ -5,7 +5,7 @@
 //! is used again for [`IDLE`]; as many are idle as enquiries may be asked at once; an answer has
 //! [`BYTES_MAX`]. An enquiry is sent once: only where nothing of it was written is another connection tried.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,19 +16,17 @@ use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT,
 };
 use hyper::{Method, Request, Response, StatusCode};
-use rustls::ClientConfig;
 
 use super::answer::BYTES_MAX;
 use crate::config::Authorizer as Settings;
 use crate::tasks;
 use crate::telemetry::fields::causes;
-use crate::verification::endpoint::{Endpoint, Plain, trusting};
+use crate::verification::endpoint::{Endpoint, Plain};
+use crate::verification::trusted::Trusted;
 
 /// How long an idle connection is used again. Servers close theirs after five seconds and more, and an enquiry
 /// on one that is being closed would be lost.
 const IDLE: Duration = Duration::from_secs(4);
-/// How often the certificates are read again that are trusted.
-const TRUST_FOR: Duration = Duration::from_secs(60);
 
 type Sender = SendRequest<Full<Bytes>>;
 
@@ -36,15 +34,15 @@ type Sender = SendRequest<Full<Bytes>>;
 pub(super) struct Connections {
     settings: Settings,
     idle: Mutex<Vec<(Instant, Sender)>>,
-    trusted: Mutex<Option<(Instant, Arc<ClientConfig>)>>,
+    trusted: Trusted,
 }
 
 impl Connections {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
+            trusted: Trusted::new(settings.ca_file.clone()),
             settings,
             idle: Mutex::default(),
-            trusted: Mutex::default(),
         }
     }
 
@@ -86,7 +84,7 @@ impl Connections {
 
     async fn connect(&self, endpoint: &Endpoint) -> Result<Sender, String> {
         let tls = match endpoint.is_tls() {
-            true => Some(self.trusted()?),
+            true => Some(self.trusted.config().await?),
             false => None,
         };
         let (mut sender, connection) = endpoint.connect(tls).await?;
@@ -96,18 +94,6 @@ impl Connections {
         });
         sender.ready().await.map_err(|error| causes(&error))?;
         Ok(sender)
-    }
-
-    fn trusted(&self) -> Result<Arc<ClientConfig>, String> {
-        let mut trusted = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((read, config)) = &*trusted
-            && read.elapsed() < TRUST_FOR
-        {
-            return Ok(Arc::clone(config));
-        }
-        let config = Arc::new(trusting(self.settings.ca_file.as_deref())?);
-        *trusted = Some((Instant::now(), Arc::clone(&config)));
-        Ok(config)
     }
 
     fn take_idle(&self) -> Option<Sender> {

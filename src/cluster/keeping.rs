@@ -64,6 +64,7 @@ const REDIS: &str = "@redis";
 const QUEUE: &str = "@queue";
 const AUTH: &str = "@auth";
 const API: &str = "@api";
+const CONNECT: &str = "@connect";
 const INBOX: &str = "@inbox";
 const EVERYONE: &str = "@everyone";
 /// How many namespaces are not listed, and the digest over them.
@@ -71,7 +72,7 @@ const REST: &str = "@rest";
 const DEFAULT: &str = "default";
 /// How many apps there are beside `default`, and the digest over them.
 const APPS: &str = "@apps";
-/// With the name of an app behind it: the digest of what that keeps.
+/// With the name of an app behind it: the digest of what that keeps and whom it lets in.
 const APP: &str = "@app/";
 /// What a node says of an app that it does not have.
 const NONE: &str = "none";
@@ -102,16 +103,25 @@ pub fn said<'a>(
     text(&head, own, &config.namespaces) + &text_of_apps(apps)
 }
 
-/// How many apps there are beside `default` and a digest over what all of them keep; then a digest for
-/// each of the first.
+/// How many apps there are beside `default` and a digest over what all of them keep and whom they let in;
+/// then a digest for each of the first.
 fn text_of_apps<'a>(apps: impl Iterator<Item = (&'a App, &'a Arc<AppSettings>)>) -> String {
     let apps = apps.filter(|(app, _)| app.as_str() != DEFAULT);
     let (mut listed, mut all, mut count) = (String::new(), String::new(), 0_usize);
     for (app, settings) in apps {
+        // Whatever is added to it is compared too.
+        let AppSettings {
+            auth,
+            namespaces,
+            inbox,
+            everyone,
+        } = &**settings;
         let mut kept = String::new();
-        push(&mut kept, INBOX, &values(&settings.inbox));
-        push(&mut kept, EVERYONE, &values(&settings.everyone));
-        for (name, namespace) in &settings.namespaces {
+        push(&mut kept, AUTH, &access::of_auth(auth, auth));
+        push(&mut kept, CONNECT, &format!("{:?}", auth.authorize_connect));
+        push(&mut kept, INBOX, &values(inbox));
+        push(&mut kept, EVERYONE, &values(everyone));
+        for (name, namespace) in namespaces {
             push(&mut kept, name, &values(namespace));
         }
         let digest = format!("{:08x}", crc32fast::hash(kept.as_bytes()));
@@ -318,7 +328,7 @@ fn of_app<'a>(name: &str, mine: &Said<'a>, theirs: &Said<'a>) -> Option<Differen
     let (mine, theirs) = (mine.of_app(name)?, theirs.of_app(name)?);
     let app = name.strip_prefix(APP)?;
     (mine != theirs).then(|| Difference {
-        what: format!("apps.{app} (digest of what it keeps)"),
+        what: format!("apps.{app} (digest)"),
         mine,
         theirs,
     })

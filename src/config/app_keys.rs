@@ -17,6 +17,9 @@ const AUTH: [&str; 5] = [
 ];
 /// Who is asked about each session. As keys are, it is only the app's own.
 pub const AUTHORIZE_CONNECT: &str = "auth.authorize_connect";
+/// Whether sessions without a token get in. The same: who gets in is said in one place, and an app that had
+/// this from the node without its authorizer would be open to anybody.
+pub const ANONYMOUS: &str = "auth.anonymous";
 /// Where the values of an app have the life of tokens that the node sets.
 pub const NODE_TOKEN_LIFE: &str = "node.token_life_max_s";
 
@@ -34,7 +37,7 @@ pub fn is_inherited(path: &str) -> bool {
     let is_secret = [&keys::HMAC_SECRET, &keys::HMAC_SECRET_FILE]
         .iter()
         .any(|key| key.path() == path);
-    path.starts_with("auth.") && !is_secret && path != AUTHORIZE_CONNECT
+    path.starts_with("auth.") && !is_secret && ![AUTHORIZE_CONNECT, ANONYMOUS].contains(&path)
         || of_topics.iter().any(|prefix| path.starts_with(prefix))
         || matches!(path, "redis.url" | "redis.command_timeout_ms")
 }

@@ -5,7 +5,7 @@
 //! from keys, issuers and namespaces. Bounds: [`APPS_MAX`] apps beside `default`,
 //! [`JSON_BYTES_MAX`] of JSON. Keeps nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -147,7 +147,14 @@ fn section(
             sections::set(file, key, path, value, says, faults);
         } else if keys::find(&path).is_some() {
             let what = format!("{} cannot be set for an app", says.shown(&path));
-            let remedy = format!("leave it out: {path} of the node holds for all apps");
+            let remedy = match path.starts_with("auth.hmac_secret") {
+                true => {
+                    "give it among the keys of the app, with algorithm HS256: that of the node is \
+                         of the app default alone"
+                        .to_owned()
+                }
+                false => format!("leave it out: {path} of the node holds for all apps"),
+            };
             faults.push(place, what, remedy);
         } else {
             let lists = ["keys", "issuers"].iter().filter(|_| section == "auth");
@@ -246,6 +253,38 @@ impl Inherited {
         Self {
             values: values.for_apps(),
             replicas_min: values.replicas_min(),
+        }
+    }
+
+    /// The same at a node that runs: of what was `read` again only that which may change meanwhile.
+    #[must_use]
+    pub fn reloaded(&self, read: &Values, is_reloaded: impl Fn(&str) -> bool) -> Self {
+        Self {
+            values: self.values.reloaded(read, is_reloaded),
+            replicas_min: self.replicas_min,
+        }
+    }
+
+    /// The apps of a file that was read again.
+    ///
+    /// # Errors
+    /// Every fault: an app that is good for a node that starts with this file may ask for what this one
+    /// was not started with.
+    pub fn apps_of(&self, read: &Values) -> Result<BTreeMap<App, AppSettings>, Faults> {
+        let mut faults = Faults::default();
+        let mut apps = BTreeMap::new();
+        for (app, says) in read.app_drafts() {
+            let mut full = self.values.clone();
+            full.overlay(says);
+            of_app::check(&full, &mut faults);
+            self.check_replicas(&full, &mut faults);
+            if faults.0.is_empty() {
+                apps.insert(app.clone(), AppSettings::of(&full));
+            }
+        }
+        match faults.0.is_empty() {
+            true => Ok(apps),
+            false => Err(faults),
         }
     }
 

@@ -428,7 +428,8 @@ fn production(values: &Values, flags: &[Flag], faults: &mut Faults) {
     let refused = ["api.keys", "api.keys_file", client_list::PATH];
     if !has_callers(values) && !refused.iter().any(|path| values.is_refused(path)) {
         let what = "there is no key for the API, which production refuses";
-        faults.push("api.keys", what, "set FANFARE_API__KEYS");
+        let remedy = "set FANFARE_API__KEYS; to take out the last key put a new one in its place";
+        faults.push("api.keys", what, remedy);
     }
     let is_without_redis = text(values, "redis.url").is_none() && !values.is_refused("redis.url");
     if is_without_redis && !is_alone(values) {

@@ -21,6 +21,8 @@ pub const BYTES_MAX: u64 = 64 * 1_024;
 /// Most keys in it.
 pub const KEYS_MAX: usize = 1_000;
 
+const NO_KEY: &str = "has no key";
+
 /// Reads the file, if one is named.
 pub(super) fn read(values: &mut Values, faults: &mut Faults) {
     let Some(Value::Text(name)) = values.get(PATH).map(|setting| &setting.value) else {
@@ -33,7 +35,11 @@ pub(super) fn read(values: &mut Values, faults: &mut Faults) {
         Ok(keys) => values.add_file_keys(keys),
         Err(why) => {
             let what = format!("{PATH} names {name}, which {why}");
-            faults.push(place, what, "name a file with one key a line");
+            let remedy = match why == NO_KEY {
+                true => "put a key into it; to take out the last one put a new one in its place",
+                false => "name a file with one key a line",
+            };
+            faults.push(place, what, remedy);
             values.refuse(PATH.to_owned());
         }
     }
@@ -67,7 +73,7 @@ fn keys(text: &str) -> Result<Vec<Secret>, String> {
         }
     }
     match keys.len() {
-        0 => Err("has no key".to_owned()),
+        0 => Err(NO_KEY.to_owned()),
         1..=KEYS_MAX => Ok(keys),
         count => Err(format!("has {count} keys, more than {KEYS_MAX}")),
     }

@@ -13,6 +13,7 @@ use crate::config::app_reader::Inherited;
 use crate::config::environment::{self, value_of};
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::forms;
+use crate::config::headers_file;
 use crate::config::inputs::{Flag, Inputs, TryKey, UNUSABLE_REMEDY, refuse};
 use crate::config::key::Key;
 use crate::config::key_file;
@@ -74,6 +75,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Faults> {
     read_flags(&inputs.flags, &mut values, &mut faults);
     add_hmac_keys(inputs.try_key, &mut values, &mut faults);
     key_file::read(&mut values, &mut faults);
+    headers_file::read(&mut values, &mut faults);
     presets::leave_files_to(&checks::redis_urls(&values), &mut values, &inputs.machine);
     // Of a file that could not be read nobody knows what goes together with the rest.
     if used.is_some() {

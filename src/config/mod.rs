@@ -22,6 +22,7 @@ pub mod file;
 pub mod file_shares;
 pub mod file_text;
 pub mod forms;
+pub mod headers_file;
 pub mod inputs;
 pub mod issuer;
 pub mod issuers;

@@ -236,6 +236,36 @@ macro_rules! batches {
 batches!(BATCHES_TRACES, batches_of_traces, "traces", "5000");
 batches!(BATCHES_LOGS, batches_of_logs, "logs", "1000");
 
+/// The files with headers, for all signals and for each. They have no field: their headers have one.
+const HEADERS_FILES: &[Key] = &[
+    headers_file(
+        "headers_file",
+        "A file with more headers as those of telemetry.headers, one a line; empty lines and those that begin with # are left out. It is read at a start.",
+    ),
+    headers_file(
+        "traces_headers_file",
+        "As telemetry.headers_file, for traces alone: more of telemetry.traces_headers.",
+    ),
+    headers_file(
+        "logs_headers_file",
+        "As telemetry.headers_file, for logs alone: more of telemetry.logs_headers.",
+    ),
+    headers_file(
+        "metrics_headers_file",
+        "As telemetry.headers_file, for metrics alone: more of telemetry.metrics_headers.",
+    ),
+];
+
+const fn headers_file(name: &'static str, doc: &'static str) -> Key {
+    Key {
+        section: "telemetry",
+        name,
+        kind: Text(forms::ANY),
+        default: Unset("/run/secrets/collector-headers"),
+        doc,
+    }
+}
+
 /// Every row of the section.
 pub const TELEMETRY: &[&[Key]] = &[
     GENERAL,
@@ -249,6 +279,7 @@ pub const TELEMETRY: &[&[Key]] = &[
     BATCHES_LOGS,
     METRICS,
     OWN_METRICS,
+    HEADERS_FILES,
 ];
 
 /// The parts of the section that are made from it.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use crate::config::api_clients::ApiClient;
 use crate::config::app::AppSettings;
-use crate::config::app_keys::{AUTHORIZE_CONNECT, NODE_TOKEN_LIFE, is_inherited};
+use crate::config::app_keys::{ANONYMOUS, AUTHORIZE_CONNECT, NODE_TOKEN_LIFE, is_inherited};
 use crate::config::authorizer;
 use crate::config::key::Key;
 use crate::config::keys;
@@ -374,9 +374,23 @@ impl Values {
             base.set(path, setting.value.clone(), Origin::Default);
         }
         base.set(AUTHORIZE_CONNECT.to_owned(), Value::Unset, Origin::Default);
+        base.set(ANONYMOUS.to_owned(), Value::Flag(false), Origin::Default);
         base.authorizers.clone_from(&self.authorizers);
         if self.is_refused(authorizer::PATH) {
             base.refuse(authorizer::PATH.to_owned());
+        }
+        base
+    }
+
+    /// The same at a node that runs: what is read again is of `read`, the rest as it was at the start.
+    #[must_use]
+    pub fn reloaded(&self, read: &Self, is_reloaded: impl Fn(&str) -> bool) -> Self {
+        let mut base = self.clone();
+        let read = read.for_apps();
+        for (path, setting) in &read.settings {
+            if is_reloaded(path) || path == NODE_TOKEN_LIFE {
+                base.settings.insert(path.clone(), setting.clone());
+            }
         }
         base
     }

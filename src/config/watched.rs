@@ -29,6 +29,11 @@ impl WatchedFiles {
         self.0.insert(path, stamp);
     }
 
+    /// The same for each of these.
+    pub fn extend(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
+        paths.into_iter().for_each(|path| self.add(path));
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

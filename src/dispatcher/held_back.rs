@@ -18,10 +18,11 @@ use tokio::time::timeout_at;
 use super::Dispatcher;
 use super::asks::Answer;
 use crate::broker::{FeedEvent, FeedNumber};
+use crate::revocation::known::HELD_MAX;
 use crate::telemetry::revocation_metrics::WaitEnd;
 
 /// The longest that is held back.
-pub(super) const WINDOW_MAX: Duration = Duration::from_secs(1);
+pub(super) const WINDOW_MAX: Duration = HELD_MAX;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -139,7 +140,7 @@ impl Dispatcher {
             return;
         };
         self.revocations.metrics().waits.of(end).add(1);
-        self.revocations.await_told(false);
+        self.revocations.await_told(None);
         if let Some(answer) = self.held_answer.take() {
             self.take_answer(answer);
         }
@@ -151,7 +152,7 @@ impl Dispatcher {
         let was_open = self.held_back.is_open();
         let is_unread = self.revocations.unread().is_some();
         if self.held_back.looks(is_unread, self.now) && !was_open {
-            self.revocations.await_told(true);
+            self.revocations.await_told(self.held_back.window());
         }
     }
 
@@ -176,7 +177,7 @@ impl Dispatcher {
         let was_open = self.held_back.is_open();
         let is_open = self.held_back.brings(feed, self.now);
         if is_open && !was_open {
-            self.revocations.await_told(true);
+            self.revocations.await_told(self.held_back.window());
         }
         is_open
     }

@@ -19,7 +19,6 @@ use tokio::time::MissedTickBehavior;
 use crate::api::keys::ApiKeys;
 use crate::apps::keeper::Keeper;
 use crate::apps::stored::Filed;
-use crate::apps::{self, Settings};
 use crate::authorizer::Authorizers;
 use crate::config::app::AppSettings;
 use crate::config::faults::Faults;
@@ -184,8 +183,10 @@ impl Readings {
             Ok(None) => return,
             Ok(Some((files, read))) => {
                 self.files = files;
-                let read = read.map_err(|faults| texts(&faults));
-                read.and_then(|loaded| replaced.replace(&loaded, &self.reader.rows))
+                match read {
+                    Ok(loaded) => replaced.replace(&loaded, &self.reader.rows),
+                    Err(faults) => Err(texts(&faults)),
+                }
             }
             Err(held) => Err(vec![held]),
         };
@@ -261,16 +262,14 @@ impl Replaced {
     /// Replaces all that may be. Returns the files with secrets that are named now.
     fn replace(&self, loaded: &Loaded, before: &[Row]) -> Result<WatchedFiles, Vec<String>> {
         let config = &loaded.config;
-        let file = self.apps_of(config);
+        let filed = self.filed(loaded).map_err(|faults| texts(&faults))?;
         let info_bytes_max = self.config.session.info_bytes_max;
-        super::apps::verifier(&file, info_bytes_max).map_err(|error| vec![error.to_string()])?;
+        let judged = super::apps::verifier(&filed.settings, info_bytes_max);
+        judged.map_err(|error| vec![error.to_string()])?;
         logs::set_level(&config.log.level).map_err(|error| vec![error.to_string()])?;
         self.authorizers.take_over(&config.authorizers);
         self.keys.replace(&config.api);
-        self.keeper.refile(Filed {
-            settings: file,
-            inherited: Arc::clone(&config.inherited),
-        });
+        self.keeper.refile(filed);
         self.read.send_replace(Arc::new(config.clone()));
         let ignored = ignored(before, &rows(&loaded.values));
         if !ignored.is_empty() {
@@ -286,9 +285,13 @@ impl Replaced {
 
 impl Replaced {
     /// The apps of the file as they hold from now on. Of `default` the keys and rules of tokens are read
-    /// again; what is kept of its topics stays as it was at the start, because nodes compare it.
-    fn apps_of(&self, read: &Config) -> Settings {
-        let start = &self.config;
+    /// again; what is kept of its topics stays as it was at the start, because nodes compare it. The
+    /// others start from just that, not from what the file says and this node does not do.
+    ///
+    /// # Errors
+    /// An app asks for what this node was not started with.
+    fn filed(&self, loaded: &Loaded) -> Result<Filed, Faults> {
+        let (start, read) = (&self.config, &loaded.config);
         let default = AppSettings {
             auth: Auth {
                 anonymous: start.auth.anonymous,
@@ -297,18 +300,25 @@ impl Replaced {
             },
             ..AppSettings::of_default(start)
         };
-        let mut file = apps::settings_of(read);
-        file.insert(App::default_app(), Arc::new(default));
-        file
+        let inherited = start.inherited.reloaded(&loaded.values, is_reloaded);
+        let apps = inherited.apps_of(&loaded.values)?;
+        let apps = apps.into_iter().map(|(app, one)| (app, Arc::new(one)));
+        let default = (App::default_app(), Arc::new(default));
+        Ok(Filed {
+            settings: apps.chain([default]).collect(),
+            inherited: Arc::new(inherited),
+        })
     }
+}
+
+/// Whether a key may change while the node runs.
+fn is_reloaded(key: &str) -> bool {
+    let name = key.split('[').next().unwrap_or(key);
+    RELOADED.contains(&name) || name.starts_with("apps.")
 }
 
 /// The keys whose values differ from those at the start and that are read at a start only.
 fn ignored(before: &[Row], now: &[Row]) -> Vec<String> {
-    let is_reloaded = |key: &str| {
-        let name = key.split('[').next().unwrap_or(key);
-        RELOADED.contains(&name) || name.starts_with("apps.")
-    };
     let value = |rows: &[Row], key: &str| {
         let row = rows.iter().find(|row| row.key == key);
         row.map(|row| row.value.clone())

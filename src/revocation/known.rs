@@ -4,11 +4,12 @@
 //! how far this node has read, and how far its workers were told. The table lies under a lock that is
 //! held for one judgement or one page. A node that could not read for so long that others may call it
 //! dead takes no token: it may have missed a revocation that was promised to hold everywhere. So may one
-//! that has not read since it became a member: others promised without it before.
+//! that has not read since it became a member: others promised without it before. What sessions send then
+//! waits for a reading, for [`HELD_MAX`] at the most.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
@@ -22,6 +23,14 @@ use crate::telemetry::revocation_metrics::RevocationMetrics;
 /// A node that could not read for so long takes no token, or for a shorter time where leases are
 /// short.
 pub const STALE_AFTER_MAX: Duration = Duration::from_secs(5);
+
+/// The longest that anything is held back until revocations were read: their master may be away while
+/// others work.
+pub const HELD_MAX: Duration = Duration::from_secs(1);
+
+/// Workers are told of each reading within a tenth of a second, and there are two a second. Where the last
+/// that they know of was begun longer ago, what was read since may concern a session that knows nothing of it.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// How a token stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +80,25 @@ struct Shared {
     told: watch::Sender<Option<Instant>>,
     /// Somebody waits for [`Shared::told`].
     is_awaited: AtomicBool,
+    held: Mutex<Holding>,
+    /// Before this nothing that sessions send is held back, unless somebody waits: milliseconds after
+    /// [`ORIGIN`].
+    fresh_to_ms: AtomicU64,
+    /// Before this sessions know what was read, as numbers of the same kind.
+    told_to_ms: AtomicU64,
     doorbell: Notify,
+}
+
+/// Instants as numbers count from here.
+static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Since when what sessions send is held back, and why.
+#[derive(Debug, Default)]
+struct Holding {
+    /// A feed was down and brings something again.
+    after_break: Option<Instant>,
+    /// Nothing was read for too long, and nothing was read since.
+    unread: Option<Instant>,
 }
 
 impl Revocations {
@@ -140,7 +167,10 @@ impl Revocations {
     /// This node has become a member just now: what it read before may lack what others promised
     /// without it. Asks for a reading.
     pub fn joined(&self) {
-        *lock(&self.shared.joined_at) = Some(Instant::now());
+        let mut joined_at = lock(&self.shared.joined_at);
+        *joined_at = Some(Instant::now());
+        self.shared.fresh_to_ms.store(0, Ordering::Release);
+        drop(joined_at);
         self.ring();
     }
 
@@ -236,12 +266,55 @@ impl Revocations {
         self.shared.told.subscribe()
     }
 
-    /// Somebody waits for what is read from now on to be told, or no more. Asks for a reading.
-    pub fn await_told(&self, is_awaited: bool) {
+    /// Somebody waits since then for what is read from then on to be told, or nobody any more. Asks for
+    /// a reading.
+    pub fn await_told(&self, since: Option<Instant>) {
+        lock(&self.shared.held).after_break = since;
+        let is_awaited = since.is_some();
         self.shared.is_awaited.store(is_awaited, Ordering::Release);
         if is_awaited {
             self.ring();
         }
+    }
+
+    /// Whether sessions know of what was read lately. Where not, as after a node stood still, who sends
+    /// something is judged before. HOT: one load.
+    #[must_use]
+    pub fn is_told(&self, now: Instant) -> bool {
+        let told_to_ms = self.shared.told_to_ms.load(Ordering::Acquire);
+        self.shared.stale_after.is_none() || ms_of(now) < told_to_ms
+    }
+
+    /// Since when what sessions with a token send is held back; `None`: it is not. It is after a break, and
+    /// where nothing was read for too long, until a reading that was begun since then has come to its end,
+    /// and for [`HELD_MAX`] at the most. HOT: two loads where nothing is held.
+    #[must_use]
+    pub fn holds(&self, now: Instant) -> Option<Instant> {
+        self.shared.stale_after?;
+        let fresh_to_ms = self.shared.fresh_to_ms.load(Ordering::Acquire);
+        if !self.is_awaited() && ms_of(now) < fresh_to_ms {
+            return None;
+        }
+        let (is_unread, read_at) = (self.unread().is_some(), self.read_at());
+        let mut held = lock(&self.shared.held);
+        if is_unread && held.unread.is_none() {
+            self.ring();
+        }
+        held.unread = is_unread.then(|| held.unread.unwrap_or(now));
+        let since = held.after_break.max(held.unread)?;
+        (now < since + HELD_MAX && read_at.is_none_or(|at| at < since)).then_some(since)
+    }
+
+    /// Returns when what is held back since then may go on. Cancel-safe.
+    pub async fn released(&self, since: Instant) {
+        let mut readings = self.readings();
+        let read = async {
+            while self.read_at().is_none_or(|at| at < since) {
+                // It ends with `self` only.
+                let _ = readings.changed().await;
+            }
+        };
+        let _ = tokio::time::timeout_at((since + HELD_MAX).into(), read).await;
     }
 
     /// Whether somebody waits for that.
@@ -261,6 +334,8 @@ impl Revocations {
         self.shared.told.send_if_modified(|told| {
             let is_later = read_at > *told;
             *told = read_at.max(*told);
+            let told_to_ms = told.map_or(0, |at| ms_of(at + TOLD_WITHIN));
+            self.shared.told_to_ms.store(told_to_ms, Ordering::Release);
             is_later
         });
     }
@@ -334,7 +409,7 @@ impl Revocations {
         drop(table);
         lock(&self.shared.news).merge(news);
         if is_all && self.unread().is_none() && self.is_shared() {
-            *lock(&self.shared.read_at) = Some(begun_at);
+            self.was_read(begun_at);
         }
     }
 
@@ -346,7 +421,7 @@ impl Revocations {
 
     /// A reading that was begun then has come to its end.
     pub(crate) fn settled(&self, begun_at: Instant, reader: &Reader) {
-        *lock(&self.shared.read_at) = Some(begun_at);
+        self.was_read(begun_at);
         if lock(&self.shared.joined_at).is_some_and(|joined| begun_at >= joined) {
             self.shared.is_waited_for.store(true, Ordering::Release);
         }
@@ -359,6 +434,24 @@ impl Revocations {
         }
         self.shared.readings.send_modify(|count| *count += 1);
     }
+
+    fn was_read(&self, begun_at: Instant) {
+        *lock(&self.shared.read_at) = Some(begun_at);
+        lock(&self.shared.held).unread = None;
+        let joined_at = lock(&self.shared.joined_at);
+        if let Some(stale_after) = self.shared.stale_after
+            && joined_at.is_none_or(|joined| begun_at >= joined)
+        {
+            let fresh_to_ms = ms_of(begun_at + stale_after);
+            let fresh = &self.shared.fresh_to_ms;
+            fresh.store(fresh_to_ms, Ordering::Release);
+        }
+    }
+}
+
+fn ms_of(instant: Instant) -> u64 {
+    let since = instant.saturating_duration_since(*ORIGIN);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

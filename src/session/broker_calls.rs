@@ -26,7 +26,7 @@ use fanfare_protocol::ids::{Position, SessionId, Topic, TopicKind};
 
 use super::joining::{Amendment, Begin, Joining};
 use super::opening::{AutoJoined, Opened};
-use super::parked::{Asked, Parked};
+use super::parked::{Asked, Held, Parked};
 use super::shared_reads::SharedReads;
 use super::state::Now;
 use super::{Services, backoff};
@@ -76,6 +76,8 @@ pub enum Completion {
     PullAgain(Pull),
     /// The tokens of a command that was parked are checked.
     Checked(Box<Parked>),
+    /// A command that was held back goes on.
+    Held(Box<Held>),
     /// The authorizer of a command that was parked has answered.
     Authorized(Box<Asked>),
     /// The outcome of a command behind which nothing was read.

@@ -6,13 +6,15 @@
 //! order of a session's commands stays. What is checked here costs at most [`LIGHT`] a command, and behind it
 //! the session lets the others have their turn. Bound: one parked command a session.
 
+use std::time::Instant;
+
 use fanfare_protocol::codec;
 use fanfare_protocol::command::Command;
 use fanfare_protocol::error::ErrorCode;
 
 use super::Session;
 use super::broker_calls::Completion;
-use super::parked::Parked;
+use super::parked::{Held, Parked};
 use super::state::{Machine, Now, Phase, Refusal, Request};
 use crate::auth::Claims;
 use crate::auth::error::TokenError;
@@ -124,10 +126,59 @@ impl Session {
             Ok(envelope) => {
                 let kind = CommandType::from(&envelope.command);
                 self.count_command(kind);
-                self.has_checked = envelope.command.tokens().next().is_some();
-                let judged = self.machine.command(envelope.command, now);
-                self.judged(kind, envelope.id, judged, now);
+                self.obey_unheard(now);
+                match self.held_since(now) {
+                    _ if self.ending.is_some() => {}
+                    Some(since) => self.hold((envelope.id, envelope.command, now), since),
+                    None => self.command_read(envelope.id, envelope.command, now),
+                }
             }
+        }
+    }
+
+    fn command_read(&mut self, id: Option<u64>, command: Command, now: Now) {
+        let kind = CommandType::from(&command);
+        self.has_checked = command.tokens().next().is_some();
+        let judged = self.machine.command(command, now);
+        self.judged(kind, id, judged, now);
+    }
+
+    /// Ends a session whose token is revoked, where it may not have been told yet.
+    fn obey_unheard(&mut self, now: Now) {
+        let is_told = self.machine.verifier.revocations().is_told(now.instant);
+        if !is_told && self.machine.is_revoked() {
+            self.obey_revocations();
+        }
+    }
+
+    /// Since when commands wait for a reading of revocations, as deliveries do. A session without a token
+    /// cannot be revoked.
+    fn held_since(&self, now: Now) -> Option<Instant> {
+        self.machine.identity().claims.as_ref()?;
+        self.machine.verifier.revocations().holds(now.instant)
+    }
+
+    fn hold(&mut self, (id, command, read): (Option<u64>, Command, Now), since: Instant) {
+        self.alone = true;
+        let revocations = self.machine.verifier.revocations().clone();
+        revocations.metrics().commands_held.add(1);
+        self.work(async move {
+            revocations.released(since).await;
+            let held = Held { id, command, read };
+            Completion::Alone(Box::new(Completion::Held(Box::new(held))))
+        });
+    }
+
+    /// A command that waited goes on, unless its session was revoked meanwhile: the workers are told of
+    /// that a little later.
+    pub(super) fn released(&mut self, held: Held) {
+        self.obey_revocations();
+        if self.ending.is_none() {
+            let now = Now {
+                instant: held.read.instant,
+                ..Now::read()
+            };
+            self.command_read(held.id, held.command, now);
         }
     }
 
@@ -140,6 +191,7 @@ impl Session {
         read: Now,
     ) {
         let waiting = self.waiting();
+        let is_answered_later = matches!(judged, Ok(Request::Refreshed(_)));
         match judged {
             Ok(Request::Check(command)) => return self.park(id, *command, read),
             // What was checked of it is needed again.
@@ -148,9 +200,21 @@ impl Session {
             Err(refusal) => self.refuse(id, refusal),
         }
         self.machine.forget_checked();
-        if self.waiting() == waiting {
+        if self.waiting() == waiting && !is_answered_later {
             self.answered(kind, read.instant);
         }
+    }
+
+    pub(super) fn count_command(&self, kind: CommandType) {
+        let metrics = self.calls.worker.metrics();
+        metrics.commands.of(kind).add_owned(1);
+    }
+
+    /// A command of this time has its answer.
+    pub(super) fn answered(&self, kind: CommandType, read_at: Instant) {
+        let metrics = self.calls.worker.metrics();
+        let seconds = metrics.command_seconds.of(kind);
+        seconds.count_owned(read_at.elapsed());
     }
 
     fn park(&mut self, id: Option<u64>, command: Command, read: Now) {

@@ -59,15 +59,9 @@ impl Session {
                 let read = read(CommandType::Presence);
                 self.read_members(id, topic, (after, limit), read);
             }
-            Request::Refreshed(rejudged, expires) => {
+            Request::Refreshed(expires) => {
                 self.mind_tokens();
-                self.obey(rejudged, "the new token does not permit this topic");
-                self.ok(Ok {
-                    id,
-                    expires: Some(expires),
-                    ..Ok::default()
-                });
-                self.schedule(now);
+                self.renewed(id, expires, now);
             }
             // Parked before it comes here.
             Request::Check(_) | Request::Ask(_) => {}

@@ -52,6 +52,7 @@ impl Session {
             }
             Completion::Everyone(own) => self.everyone_is_live(*own),
             Completion::Checked(parked) => self.unparked(*parked),
+            Completion::Held(held) => self.released(*held),
             Completion::Authorized(asked) => self.authorized(*asked),
             Completion::Subscribed {
                 id,

@@ -135,6 +135,7 @@ pub struct Accepted {
 /// Why the loop woke up.
 enum Wake {
     SessionSignals(SessionSignals),
+    Judging,
     Incoming(Result<Incoming, CloseReason>),
     Completion(Completion),
     Writable,
@@ -161,8 +162,10 @@ struct Session {
     late: Option<Box<Late>>,
     /// A command is on its way behind which nothing is read.
     alone: bool,
-    /// A token was checked in this turn: the worker's other sessions come first.
+    /// A token was checked in this turn, or topics judged: the worker's other sessions come first.
     has_checked: bool,
+    /// Topics are judged by what the session may do now; nothing is read before all are.
+    obeying: Option<Box<settings::Obeying>>,
     app_pings: bool,
     /// Topics counted in the registry.
     counted: Vec<Topic>,
@@ -197,8 +200,7 @@ pub fn run(
     scratch: Scratch,
     accepted: Accepted,
 ) -> impl Future<Output = ()> {
-    let now = Now::read();
-    let id = SessionId::random();
+    let (now, id) = (Now::read(), SessionId::random());
     let stream = Rc::new(accepted.stream);
     let config = Arc::clone(&services.config);
     let key = worker.add(id, accepted.form, Rc::clone(&stream));
@@ -232,6 +234,7 @@ pub fn run(
         late: None,
         alone: false,
         has_checked: false,
+        obeying: None,
         app_pings: accepted.app_pings,
         counted: Vec::new(),
         ending: None,
@@ -277,6 +280,7 @@ impl Session {
                 Wake::Incoming(Ok(incoming)) => self.incoming(incoming),
                 Wake::Incoming(Err(reason)) => self.end(reason),
                 Wake::Completion(done) => self.done(done),
+                Wake::Judging => self.judge_some(),
                 Wake::Writable => {}
             }
             self.settle_turn();
@@ -303,6 +307,9 @@ impl Session {
             self.late = None;
             return Poll::Ready(Wake::Completion(Completion::Everyone(Box::new(own))));
         }
+        if self.obeying.is_some() {
+            return Poll::Ready(Wake::Judging);
+        }
         if worker.is_blocked(self.calls.key) && self.stream.poll_write_ready(cx).is_ready() {
             return Poll::Ready(Wake::Writable);
         }
@@ -316,7 +323,7 @@ impl Session {
     /// A client that asks faster than it is answered, or than it reads the answers, waits.
     fn may_read(&self) -> bool {
         // What comes between `connect` and `welcome` is carried out after it.
-        if self.alone || self.machine.is_opening() {
+        if self.alone || self.obeying.is_some() || self.machine.is_opening() {
             return false;
         }
         let most = self.calls.services.config.session.commands_in_flight_max;
@@ -420,18 +427,6 @@ impl Session {
             Incoming::Pong => {}
             Incoming::Close(code) => self.closed_by_client(code),
         }
-    }
-
-    fn count_command(&self, kind: CommandType) {
-        let metrics = self.calls.worker.metrics();
-        metrics.commands.of(kind).add_owned(1);
-    }
-
-    /// A command of this time has its answer.
-    fn answered(&self, kind: CommandType, read_at: Instant) {
-        let metrics = self.calls.worker.metrics();
-        let seconds = metrics.command_seconds.of(kind);
-        seconds.count_owned(read_at.elapsed());
     }
 
     /// Commands and pages that wait for the broker.

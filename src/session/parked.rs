@@ -1,4 +1,5 @@
-//! A command that waits until its tokens are checked elsewhere, or its authorizer has answered.
+//! A command that waits until its tokens are checked elsewhere, its authorizer has answered, or
+//! revocations were read.
 //!
 //! In: what was read of it. Out: the same with what was found out, for [`super::checking`] and
 //! [`super::authorizing`]. Owner: the session's work that asks. Bound: one a session.
@@ -18,6 +19,17 @@ pub struct Parked {
     pub(super) command: Command,
     /// Its tokens.
     pub(super) checked: Vec<Checked>,
+    /// When it was read.
+    pub(super) read: Now,
+}
+
+/// A command that is held back until revocations were read.
+#[derive(Debug)]
+pub struct Held {
+    /// The command's id.
+    pub(super) id: Option<u64>,
+    /// The command.
+    pub(super) command: Command,
     /// When it was read.
     pub(super) read: Now,
 }

@@ -11,6 +11,8 @@
 use std::time::Duration;
 
 use crate::auth::error::TokenError;
+use crate::auth::rights::Rights;
+use crate::config::app::AppSettings;
 use crate::policy::identity::{self, Holder, Mismatch};
 use crate::policy::{self, Denied, OnTopic, Subject};
 use fanfare_protocol::command::Subscribe;
@@ -109,19 +111,6 @@ impl Machine {
         !is_own && self.may_read_history(topic).is_err()
     }
 
-    /// The same for each topic whose limit may change: those that are joined, and `@`.
-    pub(super) fn limits(&self) -> Vec<Limit> {
-        let joined = self.joined.iter();
-        let joined = joined.map(|joined| (joined.topic.clone(), joined.token.is_some()));
-        let topics = joined.chain([(Topic::everyone(self.app()), false)]);
-        topics
-            .map(|(topic, topic_token)| Limit {
-                is_limited: self.may(OnTopic::History, &topic, topic_token).is_err(),
-                topic,
-            })
-            .collect()
-    }
-
     /// The place that the client is told where a topic begins: one that it may come back with.
     #[must_use]
     pub fn told_place(&self, topic: &Topic, position: Position) -> Position {
@@ -177,20 +166,32 @@ impl Machine {
         }
     }
 
-    fn may(
+    pub(super) fn may(
         &self,
         operation: OnTopic,
         topic: &Topic,
         has_topic_token: bool,
     ) -> Result<(), WireError> {
+        let can = self.identity.claims.as_ref().and_then(|c| c.can.as_deref());
+        self.may_by((can, &self.settings), operation, topic, has_topic_token)
+            .map_err(|denied| WireError::forbidden(told(denied, operation)))
+    }
+
+    /// The same by what the token and the app say, or said before.
+    pub(super) fn may_by(
+        &self,
+        (can, settings): (Option<&Rights>, &AppSettings),
+        operation: OnTopic,
+        topic: &Topic,
+        has_topic_token: bool,
+    ) -> Result<(), Denied> {
         let subject = Subject::Session {
             app: self.app(),
             user: self.identity.user.as_ref(),
-            can: self.identity.claims.as_ref().and_then(|c| c.can.as_deref()),
+            can,
             has_topic_token,
         };
-        policy::may(subject, operation, topic, self.namespace(topic))
-            .map_err(|denied| WireError::forbidden(told(denied, operation)))
+        policy::may(subject, operation, topic, settings.namespace(topic))
     }
 }
 
@@ -226,15 +227,6 @@ fn told(denied: Denied, operation: OnTopic) -> &'static str {
             _,
         ) => "not allowed here: neither the namespace nor the token permits it",
     }
-}
-
-/// Whether a session is caught up with a topic only so far back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limit {
-    /// Which topic.
-    pub topic: Topic,
-    /// It may not read all that is retained.
-    pub is_limited: bool,
 }
 
 /// What a client is told that joins a topic which it has joined.

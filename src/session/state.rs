@@ -27,7 +27,7 @@ use fanfare_protocol::ids::{App, NameError, Position, Topic, TopicKind, User};
 use super::clock::DrainPlan;
 use super::joining::{Amendment, Joined, Joining, not_joined};
 use super::permission::{OTHER_APP, used_error};
-use super::settings::Rejudged;
+use super::settings::Rejudging;
 
 /// Unreadable commands in a row that end the session.
 const BAD_IN_A_ROW_MAX: u32 = 10;
@@ -124,8 +124,8 @@ pub enum Request {
     History(Topic, History),
     /// Read members.
     Presence(Topic, Option<String>, u32),
-    /// The token was renewed: what that changes, and the new end, in unix seconds.
-    Refreshed(Rejudged, u64),
+    /// The token was renewed: the new end, in unix seconds. The topics are to be judged by it.
+    Refreshed(u64),
     /// Nothing but an `ok`.
     Ping,
     /// Ask the authorizer of sessions, and come back with what it says: [`Machine::answered`]. Nothing behind it
@@ -149,6 +149,8 @@ pub struct Machine {
     pub(super) phase: Phase,
     pub(super) identity: Identity,
     pub(super) joined: Vec<Joined>,
+    /// What is still to be judged of them.
+    pub(super) rejudging: Option<Box<Rejudging>>,
     pub(super) stays: u64,
     bad_in_a_row: u32,
     /// When the upgrade was done, or when opening began: the deadline counts from there.
@@ -189,6 +191,7 @@ impl Machine {
             phase: Phase::Unauthenticated,
             identity: Identity::default(),
             joined: Vec::new(),
+            rejudging: None,
             stays: 0,
             bad_in_a_row: 0,
             phase_since: now.instant,
@@ -426,12 +429,12 @@ impl Machine {
         Ok(self.renew(claims))
     }
 
-    /// Goes on by these claims, without the topics that they do not permit.
+    /// Goes on by these claims. The topics are to be judged by them.
     pub(super) fn renew(&mut self, claims: Claims) -> Request {
         let expires = claims.expires;
         self.told_expiring = false;
-        let rejudged = self.rejudge(|machine| machine.identity.claims = Some(claims));
-        Request::Refreshed(rejudged, expires)
+        self.rejudge(|machine| machine.identity.claims = Some(claims));
+        Request::Refreshed(expires)
     }
 }
 

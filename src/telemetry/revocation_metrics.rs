@@ -35,6 +35,8 @@ pub struct RevocationMetrics {
     pub unread: Counter,
     /// How often deliveries waited for a reading after a break.
     pub waits: Table<WaitEnd, Counter>,
+    /// Commands that waited for a reading.
+    pub commands_held: Counter,
     /// Sessions that were ended.
     pub sessions: Counter,
     /// Topics that were left.
@@ -93,6 +95,12 @@ impl RevocationMetrics {
                 "fanfare_revocation_waits_total",
                 "How often deliveries waited after a break of a feed until revocations were read, or for a second in vain.",
                 &self.waits,
+            ),
+            Family::of(
+                Kind::Counter,
+                "fanfare_commands_held_total",
+                "Commands that waited after a break, or after the node stood still, until revocations were read, for a second at the most.",
+                &self.commands_held,
             ),
             Family::of(
                 Kind::Counter,

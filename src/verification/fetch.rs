@@ -4,9 +4,9 @@
 //! log. Bounds: [`TIMEOUT`] from the name to the last byte; [`BYTES_MAX`] of the answer.
 //!
 //! `https` only, and no redirects: the configuration says who is trusted, and an answer must not. Addresses are
-//! judged and connected to as [`endpoint`](super::endpoint) says. Certificates are read for each request.
+//! judged and connected to as [`endpoint`](super::endpoint) says. Whom it trusts
+//! is said by [`Trusted`].
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +14,8 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, HOST, HeaderMap, USER_AGENT};
 use hyper::{Request, Response, StatusCode, body::Incoming};
 
-use super::endpoint::{Endpoint, Plain, trusting};
+use super::endpoint::{Endpoint, Plain};
+use super::trusted::Trusted;
 use crate::auth::keyset::BYTES_MAX;
 use crate::config::Jwks;
 use crate::telemetry::fields::causes;
@@ -35,8 +36,8 @@ pub struct Fetched {
 ///
 /// # Errors
 /// What a person who looks after the node needs to know.
-pub async fn fetch(source: &Jwks) -> Result<Fetched, String> {
-    let fetched = tokio::time::timeout(TIMEOUT, request(source)).await;
+pub async fn fetch(source: &Jwks, trusted: &Trusted) -> Result<Fetched, String> {
+    let fetched = tokio::time::timeout(TIMEOUT, request(source, trusted)).await;
     fetched.unwrap_or_else(|_| {
         Err(format!(
             "there was no whole answer in {} s",
@@ -45,9 +46,9 @@ pub async fn fetch(source: &Jwks) -> Result<Fetched, String> {
     })
 }
 
-async fn request(source: &Jwks) -> Result<Fetched, String> {
+async fn request(source: &Jwks, trusted: &Trusted) -> Result<Fetched, String> {
     let endpoint = Endpoint::new(&source.url, source.allow_private, Plain::Never)?;
-    let tls = Arc::new(trusting(source.ca_file.as_deref())?);
+    let tls = trusted.config().await?;
     let (mut sender, connection) = endpoint.connect(Some(tls)).await?;
     let request = Request::get(endpoint.path())
         .header(HOST, endpoint.authority())
@@ -145,11 +146,14 @@ mod tests {
             "https://[::ffff:10.0.0.1]/keys",
         ] {
             let source = source(url, false);
-            let error = fetch(&source).await.unwrap_err();
+            let error = fetch(&source, &Trusted::new(None)).await.unwrap_err();
             assert!(error.contains("is no public address"), "{url}: {error}");
         }
         let plain = source("http://127.0.0.1:1/keys", true);
-        assert_eq!(fetch(&plain).await.unwrap_err(), "it is not https");
+        assert_eq!(
+            fetch(&plain, &Trusted::new(None)).await.unwrap_err(),
+            "it is not https"
+        );
     }
 
     fn source(url: &str, allow_private: bool) -> Jwks {

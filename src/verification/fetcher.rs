@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::fetch::{self, Fetched};
 use super::schedule::{Answer, Schedule};
+use super::trusted::Trusted;
 use crate::auth::keyset::{KeySet, Reading};
 use crate::config::Jwks;
 use crate::tasks;
@@ -33,6 +34,8 @@ pub const STALE_AFTER: Duration = Duration::from_secs(24 * 3_600);
 /// See the module.
 pub struct Fetcher {
     source: Jwks,
+    /// By whom it is trusted.
+    trusted: Trusted,
     filled: Mutex<Filled>,
     schedule: Mutex<Schedule>,
     /// Why the last fetch failed; `None` where it did not.
@@ -96,6 +99,7 @@ impl Fetcher {
         readings: watch::Sender<u64>,
     ) -> Followed {
         let fetcher = Arc::new(Self {
+            trusted: Trusted::new(source.ca_file.clone()),
             source,
             filled: Mutex::default(),
             schedule: Mutex::new(Schedule::new(now())),
@@ -243,7 +247,7 @@ impl Fetcher {
 
     async fn fetch(&self) {
         self.schedule().begin(now());
-        let fetched = fetch::fetch(&self.source).await;
+        let fetched = fetch::fetch(&self.source, &self.trusted).await;
         let outcome = fetched.and_then(|fetched| self.take(&fetched));
         let is_taken = outcome.is_ok();
         match outcome {

@@ -20,6 +20,7 @@ pub mod fetch;
 pub mod fetcher;
 pub mod pool;
 pub mod schedule;
+pub mod trusted;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -208,7 +208,7 @@ fn apps_of_the_file_are_compared_by_what_they_keep() {
     };
     let mine = of(&[("game", 5), ("shop", 7)]);
     assert_eq!(told(&mine, &mine), [""; 0]);
-    let [game, shop] = ["game", "shop"].map(|app| format!("apps.{app} (digest of what it keeps)"));
+    let [game, shop] = ["game", "shop"].map(|app| format!("apps.{app} (digest)"));
     let names = |theirs: &str| {
         let found = told(&mine, theirs).into_iter();
         let found = found.map(|told| told.split(':').next().unwrap().to_owned());
@@ -223,6 +223,27 @@ fn apps_of_the_file_are_compared_by_what_they_keep() {
     assert_eq!(names(&of(&[])), [game, shop]);
     // A release without apps says nothing of them.
     assert_eq!(names(&saying(&[])), [""; 0]);
+}
+
+#[test]
+fn apps_of_the_file_are_compared_by_whom_they_let_in() {
+    let of_default = AppSettings::of_default(&crate::config::load::defaults());
+    let with = |change: fn(&mut AppSettings)| {
+        let mut settings = of_default.clone();
+        change(&mut settings);
+        let apps = BTreeMap::from([(App::new("shop").unwrap(), Arc::new(settings))]);
+        saying(&[]) + &text_of_apps(apps.iter())
+    };
+    let mine = with(|_| {});
+    let changes: [fn(&mut AppSettings); 4] = [
+        |shop| shop.auth.anonymous = true,
+        |shop| shop.auth.audience = Some("x".to_owned()),
+        |shop| shop.auth.authorize_connect = Some("gate".to_owned()),
+        |shop| shop.auth.issuer = Some("y".to_owned()),
+    ];
+    for change in changes {
+        assert_eq!(told(&mine, &with(change)).len(), 1);
+    }
 }
 
 #[test]

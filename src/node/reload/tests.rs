@@ -165,3 +165,78 @@ async fn a_reading_that_hangs_is_told_and_its_end_is_taken() {
     rig.readings.within = READ_WITHIN;
     assert_eq!(rig.look(false).await, (1, 1));
 }
+
+const SHOP: &str = "[[auth.keys]]\nalgorithm = \"HS256\"\nsecret_file = \"secret\"\n\
+     [[apps.shop.auth.keys]]\nalgorithm = \"HS256\"\nsecret = \"the secret of the app shop, of 32 bytes\"\n";
+
+#[tokio::test]
+async fn apps_start_from_what_this_node_does_and_not_from_what_its_file_says_by_now() {
+    let mut rig = Rig::new();
+    let shop = App::new("shop").unwrap();
+    rig.write(
+        "f.toml",
+        &format!(
+            "{SHOP}[auth]\nanonymous = true\naudience = \"read again\"\n\
+             [namespaces.default]\nhistory_entries_max = 7\n[inbox]\npublish = \"nobody\"\n"
+        ),
+    );
+    rig.readings.look(true, &rig.replaced).await;
+    assert_eq!(rig.readings.faults, [""; 0]);
+    let start = AppSettings::of_default(&rig.replaced.config);
+    let file = rig.replaced.keeper.of_file();
+    let settings = &file[&shop];
+    assert!(!settings.auth.anonymous);
+    assert_eq!(settings.auth.audience.as_deref(), Some("read again"));
+    assert_eq!(settings.namespaces["default"], start.namespaces["default"]);
+    assert_eq!(settings.inbox, start.inbox);
+    // What is stored starts from the same.
+    let stored = rig.replaced.keeper.judge(b"{}").unwrap();
+    assert_eq!(stored.namespaces["default"], start.namespaces["default"]);
+    assert!(!stored.auth.anonymous);
+}
+
+#[tokio::test]
+async fn an_app_that_asks_for_what_this_node_was_not_started_with_is_a_fault() {
+    let replicas = "[redis]\nurl = \"redis://127.0.0.1:1\"\n[apps.shop.inbox]\nreplicas_min = 1\n";
+    let gate = "[apps.shop.auth]\nauthorize_connect = \"gate\"\n\
+         [[authorizers]]\nname = \"gate\"\nurl = \"https://example.com/\"\nsecrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]\n";
+    for (text, told) in [(replicas, "replicas_min is 1"), (gate, "gate")] {
+        let mut rig = Rig::new();
+        rig.write("f.toml", &format!("{SHOP}{text}"));
+        rig.readings.look(true, &rig.replaced).await;
+        let faults = rig.readings.faults.join("; ");
+        assert!(faults.contains(told), "{faults}");
+        assert_eq!(rig.replaced.keeper.of_file().len(), 1, "the old one stays");
+    }
+}
+
+#[tokio::test]
+async fn the_last_key_of_the_api_is_replaced_and_not_taken_out() {
+    let mut rig = Rig::new();
+    rig.write("f.toml", &format!("{SHOP}[api]\nkeys_file = \"keys\"\n"));
+    let keys = rig.directory.path().join("keys");
+    let text = std::fs::read_to_string(rig.directory.path().join("f.toml")).unwrap();
+    rig.write(
+        "f.toml",
+        &text.replace("\"keys\"", &format!("{:?}", keys.display().to_string())),
+    );
+    let opens = |rig: &Rig, key: &str| {
+        let hash = crate::config::api_clients::hash_of(key.as_bytes());
+        rig.replaced.keys.has(&hash)
+    };
+    rig.write("keys", "the-old-key-of-the-api\n");
+    assert_eq!(rig.look(true).await, (1, 0));
+    assert!(opens(&rig, "the-old-key-of-the-api"));
+    // It is seen without a signal, and told what to do.
+    rig.write("keys", "# none any more\n");
+    assert_eq!(rig.look(false).await, (1, 1));
+    assert!(opens(&rig, "the-old-key-of-the-api"));
+    let told = rig.readings.faults.join("; ");
+    assert!(
+        told.contains("has no key") && told.contains("put a new one in its place"),
+        "{told}"
+    );
+    rig.write("keys", "the-new-key-of-the-api\n");
+    assert_eq!(rig.look(false).await, (2, 1));
+    assert!(opens(&rig, "the-new-key-of-the-api") && !opens(&rig, "the-old-key-of-the-api"));
+}

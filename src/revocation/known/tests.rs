@@ -3,6 +3,7 @@
 use super::*;
 use crate::revocation::adding::{Added, Adding, Asked};
 use crate::revocation::memory::Held;
+use crate::revocation::store_rig::add;
 use crate::revocation::user_name;
 use fanfare_protocol::ids::{App, User};
 
@@ -135,4 +136,42 @@ fn what_another_node_read_counts_only_where_it_is_of_the_same_history() {
         panic!("the store lacks something");
     };
     assert!(!known.covers(first, &names, 2));
+}
+
+#[test]
+fn what_sessions_send_is_held_once_while_nothing_was_read_for_too_long() {
+    let known = Revocations::clustered(Duration::from_secs(60));
+    let (mut held, mut reader) = (Held::default(), Reader::default());
+    let now = Instant::now();
+    assert_eq!(known.holds(now), Some(now), "nothing was read yet");
+    assert_eq!(known.holds(now + HELD_MAX / 2), Some(now));
+    assert_eq!(
+        known.holds(now + HELD_MAX),
+        None,
+        "not for as long as it cannot read"
+    );
+    add(&mut held, "u default ada", 1);
+    read(&known, &mut reader, &held);
+    assert_eq!(known.holds(Instant::now()), None);
+    // It was dead to the others, and they promised without it.
+    known.joined();
+    let now = Instant::now();
+    assert_eq!(known.holds(now), Some(now));
+    read(&known, &mut reader, &held);
+    assert_eq!(known.holds(Instant::now()), None);
+    let opened_at = Instant::now();
+    known.await_told(Some(opened_at));
+    assert_eq!(known.holds(Instant::now()), Some(opened_at));
+    read(&known, &mut reader, &held);
+    assert_eq!(
+        known.holds(Instant::now()),
+        None,
+        "that was read, though not told yet"
+    );
+    known.await_told(None);
+    assert_eq!(
+        Revocations::default().holds(now),
+        None,
+        "there is nobody else"
+    );
 }

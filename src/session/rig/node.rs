@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::dispatcher::Dispatcher;
 use crate::lifecycle::{Lifecycle, LifecycleSender};
 use crate::presence::Presence;
+use crate::revocation::known::Revocations;
 use crate::session::drain_schedule::DrainSchedule;
 use crate::session::registry::Registry;
 use crate::session::shared_reads::SharedReads;
@@ -104,6 +105,11 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start(config: Arc<Config>) -> Self {
+        Self::revoking(config, Revocations::default())
+    }
+
+    /// The same, with these revocations.
+    pub(crate) fn revoking(config: Arc<Config>, known: Revocations) -> Self {
         let metrics = Arc::new(Metrics::new(1));
         let (memory, feed) = MemoryBroker::new(Clock::System, Arc::clone(&metrics));
         let broker = Arc::new(Broker::Memory(memory));
@@ -127,7 +133,8 @@ impl Node {
         let presence = Arc::new(presence);
         let running = Arc::clone(&presence);
         spawn_local(async move { running.run(&Settled::default()).await });
-        let verifier = super::verifier(&config);
+        let verifier = Arc::into_inner(super::verifier(&config)).expect("nobody else has it");
+        let verifier = Arc::new(verifier.revoking(known));
         let apps = Arc::new(Apps::of(&config));
         let services = Arc::new(Services {
             apps: Arc::clone(&apps),
@@ -190,6 +197,12 @@ impl Node {
         let commands = &self.metrics.workers[0].commands;
         let counts = CommandType::ALL.iter().map(|kind| commands.of(*kind).get());
         counts.sum()
+    }
+
+    /// Commands of this kind that have their answer.
+    pub(crate) fn answered(&self, kind: CommandType) -> u64 {
+        let seconds = &self.metrics.workers[0].command_seconds;
+        seconds.of(kind).total().0
     }
 
     /// Until so many sessions have ended for this reason.

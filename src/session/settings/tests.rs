@@ -196,13 +196,17 @@ fn the_tokens_for_topics_of_a_connect_are_of_the_app_that_its_own_token_chooses(
     assert_eq!(anonymous.refusal(refresh).0.code, ErrorCode::Forbidden);
 }
 
-/// The app `shop` sets this from now on.
+/// The app `shop` sets this from now on. Returns what that changes for topics that are judged by it.
 fn changed(
     ada: &mut Asked,
     change: impl FnOnce(&mut AppSettings),
-) -> Result<Rejudged, CloseReason> {
+) -> Result<Vec<(Topic, Judged)>, CloseReason> {
     let apps = Apps::new(settings_of(&config(change)));
-    ada.machine.take_settings(apps.get(&app("shop")))
+    ada.machine.take_settings(apps.get(&app("shop")))?;
+    let judged = std::iter::from_fn(|| ada.machine.judge_next());
+    Ok(judged
+        .filter(|(_, judged)| *judged != Judged::Stays)
+        .collect())
 }
 
 #[test]
@@ -214,17 +218,22 @@ fn a_change_of_the_app_ends_what_may_not_stay_and_tries_no_key_again() {
     }
     // The key that signed its token is gone, which is no matter of the session.
     let same = changed(&mut ada, |shop| shop.auth.keys.clear());
-    assert_eq!(same, Ok(Rejudged::default()));
-    let mut left = changed(&mut ada, |shop| {
+    assert_eq!(same, Ok(Vec::new()));
+    let judged = changed(&mut ada, |shop| {
         shop.namespaces.get_mut("users").unwrap().subscribe = Allow::Nobody;
         shop.namespaces.get_mut("open").unwrap().history = Allow::Nobody;
     })
     .unwrap();
-    left.limits.retain(|limit| limit.topic.name() == "open:t");
     let topic = |name| Topic::new(&app("shop"), name).unwrap();
-    assert_eq!(left.lost, [(topic("users:t"), false)]);
-    assert_eq!(left.limits.len(), 1);
-    assert!(left.limits[0].is_limited);
+    assert!(
+        judged.contains(&(topic("users:t"), Judged::Lost(false))),
+        "{judged:?}"
+    );
+    assert!(
+        judged.contains(&(topic("open:t"), Judged::Limited(true))),
+        "{judged:?}"
+    );
+    assert!(!judged.iter().any(|(judged, _)| *judged == topic("token:t")));
     assert_eq!(ada.joined(), ["shop:open:t", "shop:token:t"]);
     assert_eq!(
         ada.refusal(subscribe("users:t", None)).0.code,
@@ -234,6 +243,42 @@ fn a_change_of_the_app_ends_what_may_not_stay_and_tries_no_key_again() {
         ada.machine.take_settings(None),
         Err(CloseReason::Disconnected)
     );
+}
+
+#[test]
+fn each_topic_is_judged_though_others_are_joined_and_left_meanwhile() {
+    let can = json!({"can": {"subscribe": ["**"], "history": ["**"]}});
+    let mut ada = Asked::new(Some("shop")).open(Some(&of_shop(can)));
+    let names = [
+        "users:1", "open:2", "users:3", "open:4", "users:5", "open:6",
+    ];
+    for topic in names {
+        assert!(ada.tell(subscribe(topic, None)).is_ok(), "{topic}");
+    }
+    let config = config(|shop| {
+        shop.namespaces.get_mut("users").unwrap().subscribe = Allow::Nobody;
+    });
+    let apps = Apps::new(settings_of(&config));
+    let is_change = ada.machine.take_settings(apps.get(&app("shop")));
+    assert_eq!(is_change, Ok(true));
+    let topic = |name| Topic::new(&app("shop"), name).unwrap();
+    // `@`, and the last one.
+    for _ in 0..2 {
+        assert!(ada.machine.judge_next().is_some());
+    }
+    // Leaving the first one puts the last one into its place.
+    assert_eq!(ada.machine.leave(&topic("users:1")), Some(false));
+    assert!(ada.tell(subscribe("open:7", None)).is_ok());
+    assert!(
+        ada.tell(subscribe("users:8", None)).is_err(),
+        "by what holds now"
+    );
+    while ada.machine.judge_next().is_some() {}
+    assert_eq!(
+        ada.joined(),
+        ["shop:open:2", "shop:open:4", "shop:open:6", "shop:open:7"]
+    );
+    assert!(ada.machine.rejudging.is_none());
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Tokens that are revoked while they are used, and before.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::revocation::known::Revocations;
 use crate::revocation::memory::Held;
 use crate::revocation::reader::Reader;
 use crate::revocation::store_rig::{add, read};
-use crate::session::rig::node::{Node, nobody, run};
+use crate::session::rig::node::{Node, nobody, run, user};
 use crate::session::rig::{START_S, config, token};
 use crate::worker::handle::Inbound;
 use fanfare_protocol::close::CloseReason;
@@ -21,8 +23,12 @@ struct Rig {
 
 impl Rig {
     fn start() -> Self {
+        Self::with(Revocations::default())
+    }
+
+    fn with(known: Revocations) -> Self {
         Self {
-            node: Node::start(config(|_| {})),
+            node: Node::revoking(config(|_| {}), known),
             held: Held::default(),
             reader: Reader::default(),
         }
@@ -155,5 +161,66 @@ fn a_topic_is_left_whose_token_was_revoked() {
         rig.node.publish("token:b", "2").await;
         assert_eq!(ada.data(2).await, [1, 2]);
         assert_eq!(rig.known().metrics().topics.get(), 1);
+    });
+}
+
+#[test]
+fn what_a_session_sends_after_a_break_waits_for_a_reading_and_is_dropped_where_it_was_revoked() {
+    run(async {
+        let mut rig = Rig::with(Revocations::clustered(Duration::from_secs(60)));
+        rig.revoke("u default nobody", 1);
+        let mut ada = rig.opened("ada", ISSUED, "1").await;
+        let mut eve = rig.opened("eve", ISSUED, "2").await;
+        // Nobody can revoke what has no token.
+        let mut bob = rig.node.welcomed(user("bob")).await;
+        bob.subscribe("open:t", json!({})).await;
+        rig.known().await_told(Some(Instant::now()));
+        let before = rig.node.commands();
+        let publish = |data| json!({"type": "publish", "topic": "open:t", "data": data});
+        let of_ada = ada.command(publish(1)).await;
+        eve.command(publish(2)).await;
+        rig.node
+            .until("both to be read", |_| rig.node.commands() == before + 2)
+            .await;
+        rig.node.publish("open:t", "3").await;
+        rig.revoke("u default eve", ISSUED + 1);
+        assert_eq!(eve.close_code().await, Some(4002));
+        assert!(ada.answer(of_ada).await["position"].is_string());
+        rig.node.publish("open:t", "4").await;
+        assert_eq!(bob.data(3).await, [3, 1, 4]);
+        assert_eq!(rig.known().metrics().commands_held.get(), 2);
+    });
+}
+
+#[test]
+fn nothing_is_held_for_longer_than_a_second() {
+    run(async {
+        let mut rig = Rig::with(Revocations::clustered(Duration::from_secs(60)));
+        rig.revoke("u default nobody", 1);
+        let mut ada = rig.opened("ada", ISSUED, "1").await;
+        let begun_at = Instant::now();
+        rig.known().await_told(Some(begun_at));
+        ada.publish("open:t", json!(1)).await;
+        assert!(begun_at.elapsed() >= Duration::from_secs(1));
+        ada.publish("open:t", json!(2)).await;
+        assert_eq!(rig.known().metrics().commands_held.get(), 1);
+    });
+}
+
+#[test]
+fn what_was_read_and_not_told_yet_counts_for_what_a_session_sends() {
+    run(async {
+        let mut rig = Rig::with(Revocations::clustered(Duration::from_secs(60)));
+        rig.revoke("u default nobody", 1);
+        let mut eve = rig.opened("eve", ISSUED, "2").await;
+        let mut bob = rig.node.welcomed(user("bob")).await;
+        bob.subscribe("open:t", json!({})).await;
+        // The node stood still: it has read, and its workers hear of that a tenth of a second later.
+        rig.revoke("u default eve", ISSUED + 1);
+        let publish = json!({"type": "publish", "topic": "open:t", "data": 1});
+        eve.command(publish).await;
+        assert_eq!(eve.close_code().await, Some(4002));
+        rig.node.publish("open:t", "2").await;
+        assert_eq!(bob.data(1).await, [2]);
     });
 }

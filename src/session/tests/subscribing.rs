@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::session::rig::config;
-use crate::session::rig::node::{Entrance, Node, run, user};
+use crate::session::rig::node::{Entrance, Node, nobody, run, user};
+use crate::session::rig::{config, token};
+use crate::telemetry::labels::CommandType;
 use fanfare_protocol::form::Encoding;
 use fanfare_protocol::ids::Position;
 use fanfare_testkit::talk::Talk;
@@ -363,5 +364,47 @@ fn only_a_message_that_is_shown_stands_for_an_older_one() {
         ada.ok(own).await;
         ada.subscribe("open:own", json!({"since": "0-0"})).await;
         assert_eq!(ada.data(1).await, [4]);
+    });
+}
+
+#[test]
+fn a_refresh_with_many_topics_and_patterns_lets_other_sessions_have_their_turn() {
+    const COUNT: usize = 1_000;
+    run(async {
+        let node = Node::start(config(|config| {
+            config.session.topics_max = COUNT;
+            config.auth.token_bytes_max = 1 << 20;
+            config.session.message_bytes_max = 1 << 20;
+        }));
+        let patterns: Vec<_> = (0..COUNT).map(|n| format!("open:{n}")).collect();
+        let with = |patterns: &[String]| {
+            let can = json!({"subscribe": patterns, "history": patterns, "publish": []});
+            token("ada", json!({"can": can}))
+        };
+        let mut ada = node.connect(nobody()).await;
+        let topics: Vec<_> = patterns.iter().map(|name| json!({"topic": name})).collect();
+        let connect = json!({"type": "connect", "token": with(&patterns), "topics": topics});
+        ada.ok(connect).await;
+        let mut bob = node.welcomed(user("bob")).await;
+        let before = node.commands();
+        // All but one are lost, each after all patterns were tried.
+        let mut others: Vec<_> = (0..COUNT).map(|n| format!("other:{n}")).collect();
+        others.push(patterns[0].clone());
+        let refresh = json!({"type": "refresh", "token": with(&others)});
+        let kept = ada.command(refresh).await;
+        let read = |_: &_| node.commands() > before;
+        node.until("the refresh to be read", read).await;
+        bob.ok(json!({"type": "ping"})).await;
+        assert_eq!(
+            node.answered(CommandType::Refresh),
+            0,
+            "bob waited for all of it"
+        );
+        // What is lost is told before the answer.
+        ada.answer(kept).await;
+        let told = ada.passed_over();
+        let lost = told.iter().filter(|event| event["type"] == "unsubscribed");
+        assert_eq!(lost.count(), COUNT - 1);
+        assert_eq!(node.answered(CommandType::Refresh), 1);
     });
 }

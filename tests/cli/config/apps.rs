@@ -179,8 +179,8 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "[apps.shop.auth]\nhmac_secret = \"hunter2\"",
-        "fanfare.toml:2:1: apps.shop.auth.hmac_secret cannot be set for an app; leave it out: \
-         auth.hmac_secret of the node holds for all apps",
+        "fanfare.toml:2:1: apps.shop.auth.hmac_secret cannot be set for an app; give it among the \
+         keys of the app, with algorithm HS256: that of the node is of the app default alone",
     ),
     (
         "[apps.shop.auth]\nanonymous = 5",

@@ -431,7 +431,7 @@ fn production_refuses_what_is_unsafe_there() {
             "--dev: lets everybody do everything, which production refuses; leave --dev out, or \
              choose another --env",
             "api.keys: there is no key for the API, which production refuses; set \
-             FANFARE_API__KEYS",
+             FANFARE_API__KEYS; to take out the last key put a new one in its place",
             "--redis: redis.url has a secret on the command line, where everybody on the machine \
              can read it, which production refuses; set FANFARE_REDIS__URL instead",
         ]

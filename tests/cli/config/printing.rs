@@ -169,7 +169,9 @@ fn the_commented_file_changes_nothing_and_shows_the_defaults() {
                 "user ",
             ]
             .into_iter();
-            !others.any(|begin| line.starts_with(begin)) && !line.contains("_tls_ca_file")
+            let files = ["_tls_ca_file", "headers_file"];
+            !others.any(|begin| line.starts_with(begin))
+                && !files.iter().any(|name| line.contains(name))
         })
         .collect();
     let (_bare_directory, bare) = file(&bare);

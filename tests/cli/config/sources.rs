@@ -212,15 +212,16 @@ fn named_file(key: &Key) -> String {
         let path = directory.path().join("named.pem");
         let pem = |what: &str| format!("-----BEGIN {what}-----\nAAAA\n-----END {what}-----\n");
         std::fs::write(&path, pem("CERTIFICATE") + &pem("PRIVATE KEY")).unwrap();
-        std::fs::write(path.with_extension("keys"), "a-key-of-the-api\n").unwrap();
-        let secret = "yet-another-0123456789abcdef0123456789\n";
-        std::fs::write(path.with_extension("secret"), secret).unwrap();
-        let path = path.to_str().unwrap().to_owned();
-        (directory, path)
+        let write = |kind, text| std::fs::write(path.with_extension(kind), text).unwrap();
+        write("keys", "a-key-of-the-api\n");
+        write("secret", "yet-another-0123456789abcdef0123456789\n");
+        write("headers", "x-key=a%20key\n");
+        (directory, path.to_str().unwrap().to_owned())
     });
     match key.path().as_str() {
         "api.keys_file" => path.replace(".pem", ".keys"),
         "auth.hmac_secret_file" => path.replace(".pem", ".secret"),
+        headers if headers.ends_with("headers_file") => path.replace(".pem", ".headers"),
         _ => path.clone(),
     }
 }

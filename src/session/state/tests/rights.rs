@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::Allow;
 use crate::config::app::AppSettings;
+use crate::session::settings::Judged;
 
 const NAMESPACES: [&str; 4] = ["open:t", "users:t", "token:t", "nobody:t"];
 
@@ -206,13 +207,17 @@ fn a_refresh_moves_the_end_and_takes_what_the_new_token_does_not_allow() {
         "can": {"subscribe": ["*:kept", "*:member"], "presence": ["open:member"]},
     });
     let request = ada.tell(refresh(token("ada", less)));
-    let Ok(Request::Refreshed(Rejudged { lost, .. }, expires)) = request else {
+    let Ok(Request::Refreshed(expires)) = request else {
         panic!("{request:?}");
     };
     assert_eq!(expires, START_S + 7_200);
-    let mut lost: Vec<_> = lost
+    let judged: Vec<_> = std::iter::from_fn(|| ada.machine.judge_next()).collect();
+    let mut lost: Vec<_> = judged
         .iter()
-        .map(|(topic, member)| (topic.name(), *member))
+        .filter_map(|(topic, judged)| match judged {
+            Judged::Lost(member) => Some((topic.name(), *member)),
+            _ => None,
+        })
         .collect();
     lost.sort_unstable();
     assert_eq!(
@@ -238,12 +243,13 @@ fn a_refresh_moves_the_end_and_takes_what_the_new_token_does_not_allow() {
 /// What the topics are limited to by a new token, by name.
 fn limits(ada: &mut Asked, can: Value) -> Vec<(String, bool)> {
     let request = ada.tell(refresh(token("ada", json!({"can": can}))));
-    let Ok(Request::Refreshed(Rejudged { limits, .. }, _)) = request else {
-        panic!("{request:?}");
-    };
-    let limits = limits.into_iter();
-    let mut limits: Vec<_> = limits
-        .map(|limit| (limit.topic.name().to_owned(), limit.is_limited))
+    assert!(matches!(request, Ok(Request::Refreshed(_))), "{request:?}");
+    let judged = std::iter::from_fn(|| ada.machine.judge_next());
+    let mut limits: Vec<_> = judged
+        .filter_map(|(topic, judged)| match judged {
+            Judged::Limited(is_limited) => Some((topic.name().to_owned(), is_limited)),
+            _ => None,
+        })
         .collect();
     limits.sort_unstable();
     limits

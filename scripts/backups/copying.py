@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 
+import revocations
 import servers
 from servers import Wrong, redis
 
@@ -78,14 +79,20 @@ def is_ours(key, prefix):
     return key.startswith(ours + b":") or key.startswith(b"{" + ours + b":")
 
 
-def batches(source, prefix, part=None):
+def another(client, prefix):
+    """A key that is not of revocations; None: there is no other."""
+    found = (key for key in client.scan_iter(count=1000) if not revocations.is_one(key, prefix))
+    return next(found, None)
+
+
+def batches(source, prefix, part=None, without_revocations=False):
     """The keys of the prefix but the fingerprints, some at a time. `part` is told of all of them."""
     last, batch = {key.encode() for key in servers.fingerprints(prefix)}, []
     for key in source.scan_iter(count=1000):
         ours = is_ours(key, prefix)
         if part:
             part.keys, part.others = part.keys + ours, part.others + (not ours)
-        if ours and key not in last:
+        if ours and key not in last and not (without_revocations and revocations.is_one(key, prefix)):
             batch.append(key)
         if len(batch) == BATCH:
             yield batch
@@ -151,9 +158,10 @@ def refusal(refused):
     return f"the target refuses a key: {why}"
 
 
-def copy(source, writer, prefix, replace):
+def copy(source, writer, prefix, replace, without_revocations=False):
     """All keys of the prefix but the fingerprints. How many."""
-    return sum(put(writer, saved(source, keys), replace) for keys in batches(source, prefix))
+    found = batches(source, prefix, without_revocations=without_revocations)
+    return sum(put(writer, saved(source, keys), replace) for keys in found)
 
 
 def kept_back(source, prefix):
@@ -161,10 +169,10 @@ def kept_back(source, prefix):
     return list(saved(source, [key.encode() for key in servers.fingerprints(prefix)]))
 
 
-def missing(source, writer, prefix):
+def missing(source, writer, prefix, without_revocations=False):
     """How many of the keys that have not ended are not in the target, and one of them."""
     count, example = 0, b""
-    for keys in batches(source, prefix):
+    for keys in batches(source, prefix, without_revocations=without_revocations):
         asked = pipeline(writer)
         for key in keys:
             asked.exists(key)

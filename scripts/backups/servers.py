@@ -1,9 +1,11 @@
 """The Redis of a cluster of nodes: its deployments, each in the form that redis.url may have, and
-their masters. For scripts/backup and scripts/restore."""
+their masters. For scripts/backup, scripts/restore and scripts/carry-revocations."""
 
+import argparse
 import dataclasses
 import os
 import pathlib
+import sys
 import tomllib
 import urllib.parse
 
@@ -23,6 +25,17 @@ SILENCE_S = 30
 
 class Wrong(Exception):
     """What is wrong, and what to do, in words for people."""
+
+
+class Arguments(argparse.ArgumentParser):
+    """One whose exit code for a wrong call is that of `fanfare`."""
+
+    def __init__(self, words):
+        super().__init__(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message):
+        self.print_usage(sys.stderr)
+        self.exit(64, f"{self.prog}: {message}\n")
 
 
 def need_package(script):
@@ -224,7 +237,7 @@ def environment_of(file):
 
 
 def add_arguments(parser):
-    """What both scripts are told of Redis."""
+    """What each script is told of Redis."""
     parser.add_argument("--redis", metavar="URL", action="append", default=[],
                         help="as redis.url; again for each of redis.shards, in their order")
     parser.add_argument("--prefix", metavar="TEXT", help="redis.prefix, where neither --config nor the environment has it")

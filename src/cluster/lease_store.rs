@@ -111,7 +111,9 @@ impl LeaseStore {
         details: &NodeDetails,
     ) -> Result<Beat, LeaseError> {
         let nodes_count = self.roster.nodes_count();
-        let says = serde_json::to_vec(self.saying.next(details, nodes_count));
+        let all_look_beside = self.roster.all_look_beside();
+        let said = self.saying.next(details, nodes_count, all_look_beside);
+        let says = serde_json::to_vec(said);
         let numbers = self.roster.numbers();
         let args = [
             node.as_str().into(),

@@ -129,6 +129,12 @@ impl Roster {
         self.nodes.len()
     }
 
+    /// As the view has it, of the nodes that were told.
+    pub fn all_look_beside(&self) -> bool {
+        let mut nodes = self.nodes.values();
+        nodes.all(|node| node.details.looks_beside)
+    }
+
     /// Takes in the answer to the heartbeat with this number. One that is not taken in changes
     /// nothing: the next one is asked as if it had not come.
     pub fn take(&mut self, number: u64, answer: Answer) -> Beat {
@@ -222,7 +228,8 @@ fn read_end([name, incarnation, word]: &[String; 3]) -> Option<(NodeId, End)> {
 /// What a node says of itself with its heartbeats: the figures that are never at rest are told anew
 /// only where they moved by a sixteenth, or after a quarter as many heartbeats as there are nodes.
 /// So a beat of all nodes tells every node of some, and not of all. Load is said anew only with the
-/// latter, and where it moved far ([`super::load_told`]); alerts at once.
+/// latter, and where it moved far ([`super::load_told`]); alerts at once. How far revocations were read
+/// is said beside heartbeats, and here with the figures, unless somebody looks for it here alone.
 #[derive(Debug, Default)]
 pub(super) struct Saying {
     said: Option<NodeDetails>,
@@ -234,10 +241,18 @@ impl Saying {
     const STEP_MIN: u64 = 16;
 
     /// What to say now.
-    pub(super) fn next(&mut self, details: &NodeDetails, nodes_count: usize) -> &NodeDetails {
+    pub(super) fn next(
+        &mut self,
+        details: &NodeDetails,
+        nodes_count: usize,
+        all_look_beside: bool,
+    ) -> &NodeDetails {
         self.beats_since += 1;
         let is_due = self.beats_since > nodes_count as u64 / 4;
         let mut news = details.clone();
+        if let Some(said) = self.said.as_ref().filter(|_| all_look_beside && !is_due) {
+            news.revoked = said.revoked;
+        }
         if let Some(said) = &self.said
             && Self::rests(said.load.as_ref(), news.load.as_ref(), is_due)
         {
@@ -419,7 +434,7 @@ mod tests {
     #[test]
     fn sessions_are_told_anew_where_they_moved_far_or_after_a_while() {
         let mut saying = Saying::default();
-        let mut says = |sessions| saying.next(&details(sessions), 12).sessions;
+        let mut says = |sessions| saying.next(&details(sessions), 12, true).sessions;
         assert_eq!([1_600, 1_650, 1_699].map(&mut says), [1_600; 3]);
         assert_eq!(says(1_700), 1_700, "a sixteenth more");
         assert_eq!([1_701, 1_702, 1_703].map(&mut says), [1_700; 3]);
@@ -427,7 +442,7 @@ mod tests {
         assert_eq!([0, 1, 2].map(&mut says), [0, 1, 1], "some or none");
         let mut few = Saying::default();
         assert_eq!(
-            [5, 6, 7].map(|n| few.next(&details(n), 3).sessions),
+            [5, 6, 7].map(|n| few.next(&details(n), 3, true).sessions),
             [5, 6, 7]
         );
     }
@@ -444,7 +459,7 @@ mod tests {
         };
         let mut saying = Saying::default();
         let mut says = |cpu_percent, alerts: &[&str]| {
-            let said = saying.next(&loaded(cpu_percent, alerts), 12);
+            let said = saying.next(&loaded(cpu_percent, alerts), 12, true);
             said.load.clone().unwrap().cpu_percent
         };
         assert_eq!(says(40, &[]), 40);
@@ -453,8 +468,23 @@ mod tests {
         // One that moves little is not said anew then.
         assert_eq!([81, 82, 83, 84, 84].map(|cpu| says(cpu, &[])), [80; 5]);
         assert_eq!(says(30, &["cpu_high"]), 30);
-        let first = Saying::default().next(&details(3), 1).clone();
+        let first = Saying::default().next(&details(3), 1, true).clone();
         assert_eq!(first.load, None);
+    }
+
+    #[test]
+    fn what_was_read_of_revocations_is_told_with_the_figures_and_at_once_to_who_looks_nowhere_else()
+    {
+        let read = |revoked| NodeDetails {
+            revoked,
+            ..details(3)
+        };
+        let mut saying = Saying::default();
+        let mut says = |revoked, all_look| saying.next(&read(revoked), 12, all_look).revoked;
+        assert_eq!([1, 2, 3].map(|to| says(to, true)), [1; 3]);
+        assert_eq!(says(4, false), 4, "a node of the release before lives");
+        assert_eq!([5, 6, 7].map(|to| says(to, true)), [4; 3]);
+        assert_eq!(says(8, true), 8, "a quarter as many beats as nodes");
     }
 
     #[test]
@@ -464,7 +494,7 @@ mod tests {
             state: "draining".to_owned(),
             ..details(3)
         };
-        saying.next(&details(3), 100);
-        assert_eq!(*saying.next(&changed, 100), changed);
+        saying.next(&details(3), 100, true);
+        assert_eq!(*saying.next(&changed, 100, true), changed);
     }
 }

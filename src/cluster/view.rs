@@ -62,6 +62,10 @@ pub struct NodeDetails {
     /// Up to which change it has read what was revoked; 0: nothing, or its release does not say.
     #[serde(skip_serializing_if = "is_zero")]
     pub revoked: u64,
+    /// Whether it looks beside heartbeats for what others have read of that (`ff:{rv}:r:NODE`); false:
+    /// its release does not, and waits for a heartbeat that says it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub looks_beside: bool,
     /// Whether it reads the context of a trace in front of a body on a channel; false: its release
     /// does not, and tells its sessions of a gap.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -118,6 +122,12 @@ impl View {
     pub fn queue(&self) -> QueueTold {
         let told = self.nodes.iter().map(|node| node.details.queue);
         told.fold(QueueTold::default(), |all, one| all.and(&one))
+    }
+
+    /// Whether every node looks beside heartbeats for what others have read of revocations.
+    #[must_use]
+    pub fn all_look_beside(&self) -> bool {
+        self.nodes.iter().all(|node| node.details.looks_beside)
     }
 
     /// The view of a node that has no cluster: it is the home of everything.

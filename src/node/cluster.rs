@@ -102,7 +102,7 @@ pub fn start(
     let partitions = Partitions::default();
     let store = LeaseStore::new(redis.urgent(), redis.keys());
     let (membership, task) = Membership::new(settings(&partitions), Some(store));
-    revoking.follow(&membership);
+    revoking.follow(&membership, redis);
     tasks::spawn("membership", turns::polled("membership", task.run()));
     let task = texts.share(membership.view(), redis.bulk(), redis.keys());
     tasks::spawn("texts", task.run());
@@ -262,6 +262,7 @@ fn details(
             queue: queue.get(),
             load: load(&history, &metrics),
             revoked: revoked.read_to(),
+            looks_beside: true,
             reads_context: true,
             api_only,
         }

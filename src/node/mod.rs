@@ -73,6 +73,7 @@ mod observing;
 pub mod parts;
 mod performance;
 mod planted;
+pub mod read_told;
 pub mod readiness;
 mod rebalance;
 pub mod reload;

@@ -13,16 +13,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
+use super::read_told::{ReadTold, Told};
 use crate::api::state::{Component, PartState};
 use crate::apps::Apps;
+use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, BrokerError};
 use crate::cluster::membership::Membership;
 use crate::cluster::membership_machine::MembershipState;
-use crate::cluster::view::View;
+use crate::cluster::view::{NodeInfo, View};
 use crate::config::Config;
 use crate::revocation::adding::{Added, Adding, Asked};
 use crate::revocation::known::Revocations;
 use crate::revocation::news::News;
+use crate::revocation::progress::Progress;
 use crate::revocation::runner::{DIFFERS_AFTER, Runner};
 use crate::revocation::store::{Store, StoreError};
 use crate::revocation::{ENTRIES_ALL_MAX, ENTRIES_MAX, Target, name_of};
@@ -35,7 +38,7 @@ use fanfare_protocol::ids::App;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often workers are told what is new.
 const SCAN_EVERY: Duration = Duration::from_millis(100);
-/// How often a call that waits asks for the other nodes' heartbeats.
+/// How often a call that waits asks for a heartbeat and a look at what others have read.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// See the module.
@@ -43,8 +46,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub struct Revoking {
     /// What this node knows.
     pub known: Revocations,
-    /// Asks for a heartbeat, which says how far this node has read.
+    /// Asks for a heartbeat, which tells who lives.
     pub hurry: Arc<Notify>,
+    read_told: ReadTold,
     store: Store,
 }
 
@@ -67,7 +71,7 @@ impl Revoking {
         broker: &Broker,
         metrics: &Metrics,
     ) -> Self {
-        let hurry = Arc::<Notify>::default();
+        let read_told = ReadTold::default();
         let counts = Arc::clone(&metrics.revocations);
         let (known, store) = match broker {
             Broker::Redis(redis) => (
@@ -83,22 +87,23 @@ impl Revoking {
         let runner = Runner {
             known: known.clone(),
             store: store.clone(),
-            progress: Arc::clone(&hurry),
+            progress: Arc::clone(&read_told.read_on),
         };
         tasks::vital("revocations", turns::polled("revocations", runner.run()));
         Self {
             known,
             store,
-            hurry,
+            hurry: Arc::default(),
+            read_told,
         }
     }
 
     /// Reads anew whenever this node becomes a member: what is promised without a node that is none
-    /// holds for it from then on.
-    pub fn follow(&self, membership: &Membership) {
-        if !self.known.is_shared() {
-            return;
-        }
+    /// holds for it from then on. Says how far it has read.
+    pub fn follow(&self, membership: &Membership, redis: &RedisBroker) {
+        let progress = Progress::new(redis.urgent(), redis.keys());
+        let (known, hurry) = (&self.known, &self.hurry);
+        self.read_told.start(&progress, known, membership, hurry);
         let (known, mut standing) = (self.known.clone(), membership.standing());
         tasks::spawn("revocation_joins", async move {
             loop {
@@ -195,18 +200,24 @@ impl Revoking {
         let until = Instant::now() + PATIENCE;
         let mut readings = self.known.readings();
         let mut view = membership.view();
+        let mut told = self.read_told.told();
         loop {
-            let waiting = not_read(&membership.now(), &self.known, stored);
+            let waiting = {
+                let told = told.borrow_and_update();
+                not_read(&membership.now(), &told, &self.known, stored)
+            };
             if waiting.is_empty() || Instant::now() >= until {
                 return waiting;
             }
             self.hurry.notify_one();
+            self.read_told.want();
             let look_at = until.min(Instant::now() + LOOK_EVERY);
             // All waits are cancel-safe, and whatever ends them, it is looked again.
             let change = async {
                 tokio::select! {
                     _ = readings.changed() => {}
                     _ = view.changed() => {}
+                    _ = told.changed() => {}
                 }
             };
             let _ = timeout_at(look_at, change).await;
@@ -219,7 +230,8 @@ fn unix_s() -> u64 {
     since_1970.unwrap_or_default().as_secs()
 }
 
-fn not_read(view: &View, known: &Revocations, stored: &Stored) -> Vec<String> {
+/// A node counts by what it said with its heartbeat or beside it, whichever is more.
+fn not_read(view: &View, beside: &Told, known: &Revocations, stored: &Stored) -> Vec<String> {
     let Stored {
         names,
         issued_before,
@@ -229,15 +241,19 @@ fn not_read(view: &View, known: &Revocations, stored: &Stored) -> Vec<String> {
         .nodes
         .iter()
         .filter(|node| node.owner.node != view.me.node);
-    let told = others.map(|node| (&node.owner.node, node.details.revoked));
-    let mut waiting: Vec<_> = told
-        .filter(|(_, read_to)| !known.covers(*read_to, names, *issued_before))
-        .map(|(node, _)| node.to_string())
+    let covers = |read_to| known.covers(read_to, names, *issued_before);
+    let has_read = |node: &NodeInfo| {
+        let beside = beside.get(&node.owner).copied();
+        covers(node.details.revoked) || beside.is_some_and(covers)
+    };
+    let mut waiting: Vec<_> = others
+        .filter(|node| !has_read(node))
+        .map(|node| node.owner.node.to_string())
         .collect();
     // Without a lease nobody has told this node who lives, and what it was told before says nothing
     // of who has joined since: that one may have read before this was stored.
     let is_told = view.has_lease() && (view.until.is_none() || view.told_at >= *at);
-    if !is_told || !known.covers(known.read_to(), names, *issued_before) {
+    if !is_told || !covers(known.read_to()) {
         waiting.push(view.me.node.to_string());
     }
     waiting.sort_unstable();
@@ -279,7 +295,7 @@ pub fn part(known: &Revocations) -> Component {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::view::{NodeDetails, NodeInfo};
+    use crate::cluster::view::NodeDetails;
     use crate::revocation::memory::Held;
     use crate::revocation::reader::Reader;
     use crate::revocation::store_rig;
@@ -317,7 +333,7 @@ mod tests {
         };
         let before = stored.at - Duration::from_millis(1);
         let read = known.read_to();
-        let waiting = |view: &View| not_read(view, &known, &stored);
+        let waiting = |view: &View| not_read(view, &Told::new(), &known, &stored);
         assert_eq!(waiting(&view(stored.at, Some(read))), [""; 0]);
         assert_eq!(waiting(&view(stored.at, Some(0))), ["two"]);
         // Somebody may have joined since.
@@ -345,12 +361,45 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_a_node_said_beside_its_heartbeats_counts_for_the_life_that_said_it() {
+        let (known, mut held, mut reader) = (
+            Revocations::clustered(Duration::from_secs(5)),
+            Held::default(),
+            Reader::default(),
+        );
+        let name = "u default ada";
+        store_rig::add(&mut held, name, 7);
+        store_rig::read(&known, &mut reader, &held);
+        let stored = Stored {
+            names: vec![name.into()],
+            issued_before: 7,
+            at: Instant::now(),
+        };
+        let read = known.read_to();
+        let waiting = |life: &str, read_to, by_heartbeat| {
+            let beside = Told::from([(life.parse().expect("an owner"), read_to)]);
+            not_read(&view(stored.at, by_heartbeat), &beside, &known, &stored)
+        };
+        assert_eq!(waiting("two~8", read, Some(0)), [""; 0]);
+        assert_eq!(waiting("two~8", read - 1, Some(read)), [""; 0]);
+        assert_eq!(waiting("two~8", read - 1, Some(0)), ["two"]);
+        assert_eq!(
+            waiting("two~8", read + 1, Some(0)),
+            ["two"],
+            "a change of another history, or one that this node has not read"
+        );
+        assert_eq!(waiting("two~7", read, Some(0)), ["two"], "an earlier life");
+        assert_eq!(waiting("one~7", read, Some(0)), ["two"]);
+    }
+
     #[tokio::test]
     async fn a_reading_counts_as_told_only_when_every_worker_has_its_news() {
         let known = Revocations::clustered(Duration::from_secs(5));
         let revoking = Revoking {
             known: known.clone(),
             hurry: Arc::default(),
+            read_told: ReadTold::default(),
             store: Store::memory(),
         };
         let (handle, mut queue) = WorkerHandle::new(Arc::default());

@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 
-use fanfare_protocol::ids::{Priority, SessionId, Topic};
+use fanfare_protocol::ids::{NodeId, Priority, SessionId, Topic};
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -250,6 +250,12 @@ impl Keys {
     #[must_use]
     pub fn revocations(&self) -> [String; 4] {
         ["h", "at", "u", "m"].map(|part| format!("{}:{{rv}}:{part}", self.prefix))
+    }
+
+    /// How far a node has read revocations. In the same slot, so that one command reads those of all nodes.
+    #[must_use]
+    pub fn revocations_read(&self, node: &NodeId) -> String {
+        format!("{}:{{rv}}:r:{node}", self.prefix)
     }
 
     /// The apps that the API was given: name to JSON, and how often that was changed. One tag, and of no

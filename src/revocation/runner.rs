@@ -20,7 +20,10 @@ use crate::telemetry::fields::List;
 
 /// How often is read though nothing rings.
 pub const READ_EVERY: Duration = Duration::from_millis(500);
-/// The same before the first reading, for which the readiness of the node waits.
+/// Least time from one reading to the next, however often it rings: each costs Redis the same for every
+/// node, and one reads what many calls added.
+const RUNG_APART: Duration = Duration::from_millis(50);
+/// How often is read before the first reading was, for which the readiness of the node waits.
 const FIRST_EVERY: Duration = Duration::from_millis(50);
 /// For so long a node is not ready because of it, at the most.
 const FIRST_WITHIN: Duration = Duration::from_secs(3);
@@ -63,12 +66,14 @@ impl Runner {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut tidied_at, mut told) = (None::<Instant>, Told::default());
         let (begun_at, mut tries) = (Instant::now(), 0);
+        let mut last_at = None;
         loop {
-            // Both waits are cancel-safe.
+            // Both waits are cancel-safe: a ring that is lost to the tick is answered by its reading.
             tokio::select! {
                 _ = looks.tick() => {}
-                () = self.known.rung() => {}
+                () = self.rung(last_at) => {}
             }
+            last_at = Some(Instant::now());
             let before = self.known.read_to();
             let outcome = self.read(&mut reader, tries >= TRIES).await;
             if outcome.is_ok() && self.known.read_at().is_none() {
@@ -101,6 +106,13 @@ impl Runner {
                 self.tidy().await;
             }
         }
+    }
+
+    /// Returns when it was rung, and not too soon after the last reading.
+    async fn rung(&self, last_at: Option<Instant>) {
+        self.known.rung().await;
+        let since = last_at.map_or(RUNG_APART, |at| at.elapsed());
+        tokio::time::sleep(RUNG_APART.saturating_sub(since)).await;
     }
 
     /// Counts what failed, and says in the log what begins and ends.

@@ -39,6 +39,7 @@ mod reaper;
 mod reaping_told;
 mod rebalance;
 mod revocation;
+mod revocation_cost;
 mod rig;
 mod rolling;
 mod rust_client;

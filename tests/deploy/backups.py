@@ -15,6 +15,7 @@ import time
 from websockets.asyncio.client import connect
 
 import backups_hostile
+import backups_revoked
 from rig import API_KEY, Failed, Node, Process, Redis, free_port, http, until
 
 ROOT, BINARY, FOLDER = pathlib.Path(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
@@ -318,6 +319,7 @@ def main():
         one_server(archive)
         refusals(archive)
         in_a_cluster()
+        backups_revoked.Revoked(BINARY, FOLDER, run, check).all()
         behind_sentinels()
         in_two_deployments()
         postgres()

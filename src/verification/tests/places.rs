@@ -178,6 +178,61 @@ async fn a_strangers_other_tokens_are_looked_at_only_when_its_own_is_good() {
     assert_eq!(rig.checks.check(known).await.len(), 20);
 }
 
+/// Tokens were asked about one after the other and checked behind that, by one deadline: an issuer that is away
+/// held up a login by another one for 5 s, and its good tokens for topics were `unavailable`.
+#[tokio::test]
+async fn an_issuer_that_is_away_holds_up_no_login_by_another() {
+    let key = IssuerKey::new("1");
+    let good = Server::start(set(&[&key])).await;
+    let away = [
+        Server::start(Says::Nothing).await,
+        Server::start(Says::Nothing).await,
+    ];
+    let issuers = vec![
+        issuer("good", &good),
+        issuer("first", &away[0]),
+        issuer("second", &away[1]),
+    ];
+    let rig = Rig::with(good, issuers);
+    rig.checks.follow();
+    assert_eq!(rig.outcome(key.token(&of("good"))).await, Ok(()));
+    let topic = |iss: &str| {
+        let mut claims = of(iss);
+        claims["topic"] = json!("t");
+        key.token(&claims)
+    };
+    let asked = Asked {
+        own: Some(key.token(&of("good"))),
+        others: ["first", "second", "good"].map(topic).to_vec(),
+        ..Asked::default()
+    };
+    let begun_at = Instant::now();
+    let checked = rig.checks.check(asked).await;
+    let took = begun_at.elapsed();
+    assert!(took < OTHERS_PATIENCE * 2, "it took {took:?}");
+    let now = SystemTime::now();
+    let outcomes = checked.into_iter().skip(1).map(|one| {
+        let outcome = rig.verifier.checked_topic(one, now);
+        outcome.is_ok()
+    });
+    assert_eq!(outcomes.collect::<Vec<_>>(), [true, false, false]);
+    // Who is known already waits for the keys of its command as long as may be, and for all places at once.
+    let asked = Asked {
+        others: ["first", "second", "good"].map(topic).to_vec(),
+        is_known: true,
+        ..Asked::default()
+    };
+    let begun_at = Instant::now();
+    let checked = rig.checks.check(asked).await;
+    let took = begun_at.elapsed();
+    assert!(took < PATIENCE + OTHERS_PATIENCE, "it took {took:?}");
+    let good = checked
+        .into_iter()
+        .next()
+        .expect("the good one comes first");
+    assert!(rig.verifier.checked_topic(good, now).is_ok());
+}
+
 /// One token with an invented `kid` led to a fetch; the issuer published a new key behind it, and each token
 /// of that key was refused for good for a minute.
 #[tokio::test]

@@ -373,7 +373,7 @@ async fn sighup_ends_no_node_that_is_starting() {
     let made = Command::new("mkfifo").arg(&pipe).status();
     assert!(made.expect("mkfifo").success());
     let log = directory.path().join("log");
-    let mut node = Command::new(fanfare_testkit::program::fanfare())
+    let mut node = Command::new(fanfare_testkit::program::unkept())
         .args([
             "serve",
             "--dev",

@@ -82,7 +82,12 @@ fn enquiry(user: &str) -> Enquiry {
     let (app, user) = (App::default_app(), User::new(user).unwrap());
     let topic = Topic::new(&app, "chat:1").unwrap();
     let data = Data::from_json(br#"{"n":1}"#).unwrap();
-    let asker = Asker::new(&app, Some(&user), SessionId::random());
+    let asker = Asker::new(
+        &app,
+        Some(&user),
+        SessionId::random(),
+        Duration::from_secs(600),
+    );
     Enquiry::publish(asker, &topic, (&data, None), None)
 }
 

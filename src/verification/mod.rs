@@ -88,6 +88,8 @@ pub struct Asked {
     pub others: Vec<String>,
     /// Whether somebody is known already without that one.
     pub is_known: bool,
+    /// Whether a session opens with them.
+    pub opens: bool,
     /// In which app, as for [`Verifier::session`].
     pub app: Option<App>,
 }
@@ -194,9 +196,9 @@ impl Checks {
             checked: now + PATIENCE,
         };
         let others_until = Until {
-            keys: match asked.own {
-                Some(_) => now + OTHERS_PATIENCE,
-                None => until.keys,
+            keys: match asked.opens {
+                true => now + OTHERS_PATIENCE,
+                false => until.keys,
             },
             ..until
         };

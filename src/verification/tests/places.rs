@@ -173,7 +173,7 @@ async fn a_strangers_other_tokens_are_looked_at_only_when_its_own_is_good() {
         own: None,
         others: vec![topic; 20],
         is_known: true,
-        app: None,
+        ..Asked::default()
     };
     assert_eq!(rig.checks.check(known).await.len(), 20);
 }
@@ -204,6 +204,7 @@ async fn an_issuer_that_is_away_holds_up_no_login_by_another() {
     let asked = Asked {
         own: Some(key.token(&of("good"))),
         others: ["first", "second", "good"].map(topic).to_vec(),
+        opens: true,
         ..Asked::default()
     };
     let begun_at = Instant::now();

@@ -4,7 +4,8 @@
 //! log. Bounds: [`TIMEOUT`] from the name to the last byte; [`BYTES_MAX`] of the answer.
 //!
 //! `https` only, and no redirects: the configuration says who is trusted, and an answer must not. Addresses are
-//! judged and connected to as [`endpoint`](super::endpoint) says. Certificates are read for each request.
+//! judged and connected to as [`endpoint`](super::endpoint) says. Certificates are read for each request, by a
+//! thread ([`Apart`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, AGE, CACHE_CONTROL, HOST, HeaderMap, USER_AGENT};
 use hyper::{Request, Response, StatusCode, body::Incoming};
+use rustls::ClientConfig;
 
+use super::apart::Apart;
 use super::endpoint::{Endpoint, Plain, trusting};
 use crate::auth::keyset::BYTES_MAX;
 use crate::config::Jwks;
@@ -21,6 +24,12 @@ use crate::telemetry::fields::causes;
 
 /// Longest time for a whole request.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest time for the certificates that are trusted: a part of [`TIMEOUT`].
+const READ_WITHIN: Duration = Duration::from_secs(3);
+
+/// Reads who is trusted.
+pub type Certificates = Apart<Result<ClientConfig, String>>;
 
 /// What was fetched.
 #[derive(Debug)]
@@ -35,8 +44,8 @@ pub struct Fetched {
 ///
 /// # Errors
 /// What a person who looks after the node needs to know.
-pub async fn fetch(source: &Jwks) -> Result<Fetched, String> {
-    let fetched = tokio::time::timeout(TIMEOUT, request(source)).await;
+pub async fn fetch(source: &Jwks, certificates: &Certificates) -> Result<Fetched, String> {
+    let fetched = tokio::time::timeout(TIMEOUT, request(source, certificates)).await;
     fetched.unwrap_or_else(|_| {
         Err(format!(
             "there was no whole answer in {} s",
@@ -45,9 +54,22 @@ pub async fn fetch(source: &Jwks) -> Result<Fetched, String> {
     })
 }
 
-async fn request(source: &Jwks) -> Result<Fetched, String> {
+async fn request(source: &Jwks, certificates: &Certificates) -> Result<Fetched, String> {
     let endpoint = Endpoint::new(&source.url, source.allow_private, Plain::Never)?;
-    let tls = Arc::new(trusting(source.ca_file.as_deref())?);
+    let ca_file = source.ca_file.clone();
+    let tls = certificates.read(move || trusting(ca_file.as_deref()));
+    let tls = tokio::time::timeout(READ_WITHIN, tls).await;
+    let tls = tls.map_err(|_| {
+        let path = source
+            .ca_file
+            .as_deref()
+            .unwrap_or("the system's certificates");
+        format!(
+            "{path} could not be read in {} s: look whether the volume answers",
+            READ_WITHIN.as_secs()
+        )
+    })???;
+    let tls = Arc::new(tls);
     let (mut sender, connection) = endpoint.connect(Some(tls)).await?;
     let request = Request::get(endpoint.path())
         .header(HOST, endpoint.authority())
@@ -199,11 +221,14 @@ mod tests {
             "https://[::ffff:10.0.0.1]/keys",
         ] {
             let source = source(url, false);
-            let error = fetch(&source).await.unwrap_err();
+            let error = fetch(&source, &Certificates::default()).await.unwrap_err();
             assert!(error.contains("is no public address"), "{url}: {error}");
         }
         let plain = source("http://127.0.0.1:1/keys", true);
-        assert_eq!(fetch(&plain).await.unwrap_err(), "it is not https");
+        assert_eq!(
+            fetch(&plain, &Certificates::default()).await.unwrap_err(),
+            "it is not https"
+        );
     }
 
     fn source(url: &str, allow_private: bool) -> Jwks {

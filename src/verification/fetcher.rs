@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use super::fetch::{self, Fetched};
+use super::fetch::{self, Certificates, Fetched};
 use super::schedule::{Answer, Schedule};
 use crate::auth::keyset::{KeySet, Reading};
 use crate::config::Jwks;
@@ -33,6 +33,8 @@ pub const STALE_AFTER: Duration = Duration::from_secs(24 * 3_600);
 /// See the module.
 pub struct Fetcher {
     source: Jwks,
+    /// Who is trusted there.
+    certificates: Certificates,
     filled: Mutex<Filled>,
     schedule: Mutex<Schedule>,
     /// Why the last fetch failed; `None` where it did not.
@@ -97,6 +99,7 @@ impl Fetcher {
     ) -> Followed {
         let fetcher = Arc::new(Self {
             source,
+            certificates: Certificates::default(),
             filled: Mutex::default(),
             schedule: Mutex::new(Schedule::new(now())),
             failure: Mutex::default(),
@@ -243,7 +246,7 @@ impl Fetcher {
 
     async fn fetch(&self) {
         self.schedule().begin(now());
-        let fetched = fetch::fetch(&self.source).await;
+        let fetched = fetch::fetch(&self.source, &self.certificates).await;
         let outcome = fetched.and_then(|fetched| self.take(&fetched));
         let is_taken = outcome.is_ok();
         match outcome {

@@ -15,6 +15,7 @@
 //! bound the token is `unavailable`, which says nothing against it.
 
 pub mod address;
+pub mod apart;
 pub mod endpoint;
 pub mod fetch;
 pub mod fetcher;

@@ -274,21 +274,31 @@ async fn nobody_is_trusted_but_who_is_named() {
     let stranger = Server::start(Says::Nothing).await;
     let mut source = source(&server);
     source.ca_file = Some(stranger.ca_file.display().to_string());
-    let error = fetch::fetch(&source).await.unwrap_err();
+    let error = fetch::fetch(&source, &fetch::Certificates::default())
+        .await
+        .unwrap_err();
     assert!(error.starts_with("no TLS: "), "{error}");
     // An address of its own is not the name in the certificate.
     let mut source = self::source(&server);
     source.url = source.url.replace("localhost", "127.0.0.1");
-    let error = fetch::fetch(&source).await.unwrap_err();
+    let error = fetch::fetch(&source, &fetch::Certificates::default())
+        .await
+        .unwrap_err();
     assert!(error.starts_with("no TLS: "), "{error}");
     source.allow_private = false;
-    let error = fetch::fetch(&source).await.unwrap_err();
+    let error = fetch::fetch(&source, &fetch::Certificates::default())
+        .await
+        .unwrap_err();
     assert!(error.contains("is no public address"), "{error}");
     assert_eq!(server.asked(), 0);
     source.url = "https://localhost:1/".to_owned();
     source.ca_file = Some("/nowhere/ca.pem".to_owned());
     source.allow_private = true;
-    assert!(fetch::fetch(&source).await.is_err());
+    assert!(
+        fetch::fetch(&source, &fetch::Certificates::default())
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]

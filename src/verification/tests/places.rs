@@ -178,6 +178,46 @@ async fn a_strangers_other_tokens_are_looked_at_only_when_its_own_is_good() {
     assert_eq!(rig.checks.check(known).await.len(), 20);
 }
 
+/// The file was read in a task of the runtime: one on a volume that hangs held up the whole node, for ever.
+#[tokio::test]
+async fn a_file_of_certificates_that_hangs_holds_up_nothing_else() {
+    let key = IssuerKey::new("1");
+    let server = Server::start(set(&[&key])).await;
+    let directory = tempfile::tempdir().unwrap();
+    // A pipe that nobody writes hangs as a volume does that is gone.
+    let pipe = directory.path().join("ca.pem");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let source = Jwks {
+        ca_file: Some(pipe.display().to_string()),
+        ..source(&server)
+    };
+    let certificates = fetch::Certificates::default();
+    let fetched = fetch::fetch(&source, &certificates);
+    let beside = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Instant::now()
+    };
+    let begun_at = Instant::now();
+    let (fetched, beside) = tokio::join!(fetched, beside);
+    assert!(
+        beside - begun_at < Duration::from_secs(1),
+        "nothing else ran"
+    );
+    let told = fetched.unwrap_err();
+    assert!(told.contains("ca.pem could not be read in 3 s"), "{told}");
+    // It is read when it answers again.
+    let pem = std::fs::read(&server.ca_file).unwrap();
+    let written = std::thread::spawn(move || {
+        std::fs::write(&pipe, &pem).unwrap();
+        std::fs::remove_file(&pipe).unwrap();
+        std::fs::write(&pipe, &pem).unwrap();
+    });
+    written.join().unwrap();
+    let fetched = fetch::fetch(&source, &certificates).await;
+    assert!(fetched.is_ok(), "{fetched:?}");
+}
+
 /// Tokens were asked about one after the other and checked behind that, by one deadline: an issuer that is away
 /// held up a login by another one for 5 s, and its good tokens for topics were `unavailable`.
 #[tokio::test]

@@ -27,6 +27,8 @@ SHORTEST = 8
 SHORTEST_PART = 16
 # What prints a secret because it is asked to: the words after the time and the process in the name of a file.
 PRINTS = re.compile(r"\d+-\d+-(token|api-key)(-[a-z-]+)?\.out$")
+# Of what they print, which may be a help too.
+PRINTED = re.compile(r"(?<![^\s\"])[A-Za-z0-9_][A-Za-z0-9_.-]{31,}(?![^\s\"])")
 # What is known to everybody, as each node of `--dev` says.
 PUBLIC = {"dev", "development"}
 SHAPES = {
@@ -98,7 +100,7 @@ def gathered(folder, excepted):
             for kind, value in parts(told["kind"], told["value"]):
                 add(kind, value, SHORTEST_PART if kind == "token" else SHORTEST)
     for path in excepted:
-        for word in path.read_text(encoding="utf-8", errors="replace").split():
+        for word in PRINTED.findall(path.read_text(encoding="utf-8", errors="replace")):
             for kind, value in parts("secret", word):
                 add(kind, value, SHORTEST_PART)
     return values, len(short)

@@ -60,6 +60,7 @@ async fn a_node_with_a_full_disk_below_its_log_serves_and_ends() {
         .args(["serve", "--dev", "--workers=1"])
         .args([format!("--listen={public}"), format!("--api-listen={api}")])
         .env("FANFARE_DRAIN__WINDOW_MS", "0")
+        .env_remove(fanfare_testkit::kept::KEEP)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(full.expect("a device that is always full"))

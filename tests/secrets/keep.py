@@ -1,7 +1,7 @@
 """Starts the program in a run of tests whose output is kept, and keeps what it writes.
 
 In: the folder of the run, the program, and its arguments, as a test gives them. Out: the program in the place
-of this process, `serve` at the log level `trace` where the test sets none; below the folder a copy of all that
+of this process, `serve` at the log level `trace` where the test does not keep its own; below the folder a copy of all that
 it writes, and the secrets that its arguments, its environment and its configuration hold.
 
 Without a program (an empty text) only the secrets are kept: of a configuration that is about to be read again.
@@ -46,7 +46,8 @@ def main():
 def start(folder, program, arguments):
     """Puts the program in the place of this process, and a `tee` behind each of its outputs."""
     words = [word for word in arguments[:2] if re.fullmatch(r"[a-z][a-z-]*", word)] or ["none"]
-    if words[0] == "serve":
+    keeps_level = os.environ.pop("KEPT_WITH_OWN_LEVEL", None)
+    if words[0] == "serve" and keeps_level is None:
         level = os.environ.setdefault("FANFARE_LOG__LEVEL", "trace")
         words = ["serve", "trace" if level == "trace" else "own"]
     name = f"{time.time_ns()}-{os.getpid()}-{'-'.join(words)}"

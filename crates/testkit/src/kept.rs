@@ -14,8 +14,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde_json::json;
 
-/// The variable that names the folder.
-const KEEP: &str = "FANFARE_TEST_KEEP";
+/// The variable that names the folder. The program refuses it, so whoever starts that itself takes it away.
+pub const KEEP: &str = "FANFARE_TEST_KEEP";
+
+/// A variable by which a node keeps the level of its configuration in such a run, for tests that change it.
+pub const OWN_LEVEL: &str = "KEPT_WITH_OWN_LEVEL";
 
 /// Where it is kept; `None`: nowhere.
 fn folder() -> Option<&'static Path> {

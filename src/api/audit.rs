@@ -46,14 +46,7 @@ impl<A> Admitted<A> {
         self.write(operation, &about.text()).await.map_err(|error| {
             let refused = &self.state.metrics.api.refused;
             refused.of(ApiRefusal::Audit).add(1);
-            let why = error.told();
-            let text = format!(
-                "the audit could not be written, so nothing was done: {}",
-                why.message
-            );
-            let mut told = WireError::unavailable(text);
-            told.retry_after_ms = why.retry_after_ms;
-            told.into()
+            unwritten(&error).into()
         })
     }
 
@@ -119,6 +112,30 @@ impl<A> Admitted<A> {
             ),
         }
         written
+    }
+}
+
+/// What a client is told whose act could not be written down. The act itself was not begun, whatever became of
+/// the entry.
+fn unwritten(error: &BrokerError) -> WireError {
+    let why = error.told();
+    let text = match error {
+        BrokerError::Unavailable(_) | BrokerError::Refused(_) => {
+            let why = why.message.trim_end_matches("; nothing was done");
+            format!("the audit could not be written, so nothing was done: {why}")
+        }
+        BrokerError::Unconfirmed(_)
+        | BrokerError::Unknown(_)
+        | BrokerError::Broken(_)
+        | BrokerError::Unexpected(_) => {
+            "it is not known whether the audit was written, so what was asked for was not done; \
+             repeat it"
+                .to_owned()
+        }
+    };
+    WireError {
+        retry_after_ms: why.retry_after_ms,
+        ..WireError::unavailable(text)
     }
 }
 
@@ -214,7 +231,7 @@ pub(super) async fn get_audit(
 ) -> Result<Response, ApiError> {
     let limit = names::within(params.limit, &state)? as usize;
     // One more than is shown says whether there is another page.
-    let limit = limit.min(PAGE_MAX - 1);
+    let limit = limit.min(PAGE_MAX);
     let mut found = state.broker.audited(params.before, limit + 1).await?;
     let more = found.len() > limit;
     found.truncate(limit);
@@ -236,4 +253,33 @@ pub(super) async fn get_audit(
         next,
     };
     Ok(tasks::heavy(bytes, || wanted.ok(&page)).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::unavailable;
+
+    /// It was said that nothing was done and, in the same answer, that the outcome is unknown.
+    #[test]
+    fn an_act_that_was_not_done_is_told_as_not_done_and_as_nothing_else() {
+        let all = unavailable::all();
+        assert!(
+            all.iter()
+                .any(|error| matches!(error, BrokerError::Unknown(_)))
+        );
+        for error in all {
+            let told = unwritten(&error);
+            assert_eq!(told.code, ErrorCode::Unavailable);
+            let text = told.message;
+            assert_eq!(
+                text.matches(" not done").count() + text.matches("nothing was done").count(),
+                1,
+                "{text}"
+            );
+            for contrary in ["outcome", "idempotency_key"] {
+                assert!(!text.contains(contrary), "{text}");
+            }
+        }
+    }
 }

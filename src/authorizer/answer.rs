@@ -37,8 +37,6 @@ pub struct Limits {
     pub info_bytes_max: usize,
     /// `auth.token_bytes_max`, for `can`.
     pub can_bytes_max: usize,
-    /// `auth.token_life_max_s`, for `expires`.
-    pub life_max: Duration,
 }
 
 impl From<&Config> for Limits {
@@ -48,7 +46,6 @@ impl From<&Config> for Limits {
             key_bytes_max: config.session.key_bytes_max,
             info_bytes_max: config.session.info_bytes_max,
             can_bytes_max: config.auth.token_bytes_max,
-            life_max: config.auth.token_life_max,
         }
     }
 }
@@ -122,7 +119,7 @@ pub fn read(
     }
     check_kind(enquiry, &fields)?;
     let mut granted = Granted {
-        expires: expires(get("expires"), limits, now)?,
+        expires: expires(get("expires"), enquiry.life_max, now)?,
         ..Granted::default()
     };
     match enquiry.kind {
@@ -166,7 +163,7 @@ fn check_kind(enquiry: &Enquiry, fields: &Fields<'_>) -> Result<(), Unusable> {
 
 fn expires(
     raw: Option<Raw<'_>>,
-    limits: &Limits,
+    life_max: Duration,
     now: SystemTime,
 ) -> Result<Option<u64>, Unusable> {
     let Some(raw) = raw else {
@@ -178,7 +175,7 @@ fn expires(
     if Duration::from_secs(seconds) <= now {
         return Err(Unusable::Garbage("`expires` is past"));
     }
-    if Duration::from_secs(seconds) > now + limits.life_max {
+    if Duration::from_secs(seconds) > now.saturating_add(life_max) {
         return Err(Unusable::Garbage(
             "`expires` is later than auth.token_life_max_s allows",
         ));

@@ -28,6 +28,28 @@ use crate::verification::trusted::Trusted;
 /// on one that is being closed would be lost.
 const IDLE: Duration = Duration::from_secs(4);
 
+/// What is said of one enquiry, by the backend or by what stands before it.
+const OF_ONE: [StatusCode; 3] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::UNPROCESSABLE_ENTITY,
+];
+
+/// Why there is no answer, in words for the log.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The authorizer is not there, or not well.
+    Away(String),
+    /// It answered in time, and not as it should to this enquiry, which may be its sender's doing.
+    Declined(String),
+}
+
+impl From<String> for Fault {
+    fn from(why: String) -> Self {
+        Self::Away(why)
+    }
+}
+
 type Sender = SendRequest<Full<Bytes>>;
 
 /// See the module.
@@ -51,7 +73,7 @@ impl Connections {
     ///
     /// # Errors
     /// Why there is no answer.
-    pub(super) async fn exchange(&self, own: HeaderMap, body: Bytes) -> Result<Bytes, String> {
+    pub(super) async fn exchange(&self, own: HeaderMap, body: Bytes) -> Result<Bytes, Fault> {
         let plain = match self.settings.allow_private {
             true => Plain::Allowed,
             false => Plain::Never,
@@ -73,7 +95,7 @@ impl Connections {
                         request = back;
                         continue;
                     }
-                    _ => return Err(causes(error.error())),
+                    _ => return Err(causes(error.error()).into()),
                 },
             };
             let bytes = read(response).await?;
@@ -133,29 +155,31 @@ fn request(
     Ok(request)
 }
 
-async fn read(response: Response<Incoming>) -> Result<Bytes, String> {
+async fn read(response: Response<Incoming>) -> Result<Bytes, Fault> {
     let status = response.status();
     if status.is_redirection() {
-        return Err(format!(
-            "it answered {status}, and redirects are not followed"
-        ));
+        let why = format!("it answered {status}, and redirects are not followed");
+        return Err(why.into());
+    }
+    if OF_ONE.contains(&status) {
+        return Err(Fault::Declined(format!("it answered {status}")));
     }
     if status != StatusCode::OK {
-        return Err(format!("it answered {status}"));
+        return Err(format!("it answered {status}").into());
     }
     let kind = response.headers().get(CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
-        return Err("its answer is not application/json".to_owned());
+        return Err("its answer is not application/json".to_owned().into());
     }
     let body = Limited::new(response.into_body(), BYTES_MAX);
     let body = body
         .collect()
         .await
         .map_err(|error| match error.is::<LengthLimitError>() {
-            true => format!("its answer is longer than {BYTES_MAX} bytes"),
-            false => format!("its answer was cut off: {}", causes(&*error)),
+            true => Fault::Declined(format!("its answer is longer than {BYTES_MAX} bytes")),
+            false => Fault::Away(format!("its answer was cut off: {}", causes(&*error))),
         })?;
     Ok(body.to_bytes())
 }

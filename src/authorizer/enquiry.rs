@@ -3,6 +3,8 @@
 //! In: who asks for what. Out: a [`Enquiry`], its body ready to be signed. Pure. Bound: the body is that of one
 //! message (`session.message_bytes_max`, as JSON), of one token's user, and names.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -31,13 +33,21 @@ pub struct Asker<'a> {
     pub user: Option<&'a str>,
     /// The session.
     pub session: SessionId,
+    /// `auth.token_life_max_s` of the app, for `expires` of an answer.
+    pub life_max: Duration,
 }
 
 impl<'a> Asker<'a> {
     /// A session of an app.
     #[must_use]
-    pub fn new(app: &'a App, user: Option<&'a User>, session: SessionId) -> Self {
+    pub fn new(
+        app: &'a App,
+        user: Option<&'a User>,
+        session: SessionId,
+        life_max: Duration,
+    ) -> Self {
         Self {
+            life_max,
             app: app.as_str(),
             user: user.map(User::as_str),
             session,
@@ -54,6 +64,8 @@ pub struct Enquiry {
     pub user: Option<String>,
     /// The topic, which no answer may change.
     pub topic: Option<String>,
+    /// How far ahead `expires` of an answer may lie.
+    pub life_max: Duration,
     /// What is sent.
     pub body: Bytes,
 }
@@ -68,6 +80,8 @@ fn form_of(data: &Data) -> &'static str {
 
 #[derive(Serialize)]
 struct Body<'a> {
+    #[serde(skip)]
+    life_max: Duration,
     r#type: Kind,
     app: &'a str,
     user: Option<&'a str>,
@@ -91,6 +105,7 @@ struct Body<'a> {
 impl<'a> Body<'a> {
     fn of(kind: Kind, asker: Asker<'a>) -> Self {
         Self {
+            life_max: asker.life_max,
             r#type: kind,
             app: asker.app,
             user: asker.user,
@@ -111,6 +126,7 @@ impl<'a> Body<'a> {
             kind: self.r#type,
             user: self.user.map(str::to_owned),
             topic: self.topic.map(str::to_owned),
+            life_max: self.life_max,
             // What was checked as `data` can be said as JSON.
             body: body.unwrap_or_default().into(),
         }
@@ -174,8 +190,8 @@ mod tests {
     fn each_enquiry_says_who_asks_for_what() {
         let (app, session) = (App::default_app(), SessionId::random());
         let ada = User::new("ada").unwrap();
-        let nobody = Asker::new(&app, None, session);
-        let asker = Asker::new(&app, Some(&ada), session);
+        let nobody = Asker::new(&app, None, session, Duration::MAX);
+        let asker = Asker::new(&app, Some(&ada), session, Duration::MAX);
         let head = json!({"type": "connect", "app": "default", "user": null, "session": session});
         assert_eq!(said(&Enquiry::connect(nobody, false)), head);
         let refreshed = said(&Enquiry::connect(asker, true));
@@ -200,7 +216,7 @@ mod tests {
     #[test]
     fn only_a_trace_that_is_recorded_is_told() {
         let app = App::default_app();
-        let asker = Asker::new(&app, None, SessionId::random());
+        let asker = Asker::new(&app, None, SessionId::random(), Duration::MAX);
         let topic = Topic::new(&app, "t").unwrap();
         let data = Data::from_json(b"1").unwrap();
         let text = |flags: &str| format!("00-{}-{}-{flags}", "1".repeat(32), "2".repeat(16));

@@ -35,7 +35,7 @@ use fanfare_protocol::error::WireError;
 
 use answer::{Answer, Granted, Limits, Unusable};
 use breaker::{Breaker, Pass, Turn};
-use connections::Connections;
+use connections::{Connections, Fault};
 use enquiry::Enquiry;
 use signature::SigningKeys;
 
@@ -300,7 +300,10 @@ impl Authorizer {
         self.metrics.time.add(began.elapsed());
         let body = match answered {
             Ok(Ok(body)) => body,
-            Ok(Err(why)) => return Err(self.failed(begun, Authorization::Failed, why)),
+            Ok(Err(Fault::Away(why))) => {
+                return Err(self.failed(begun, Authorization::Failed, why));
+            }
+            Ok(Err(Fault::Declined(why))) => return Err(self.declined(begun, why)),
             Err(_) => {
                 let why = format!("there was no answer in {} ms", self.timeout.as_millis());
                 return Err(self.failed(begun, Authorization::TimedOut, why));
@@ -312,9 +315,7 @@ impl Authorizer {
                 lock(&self.told).failure = None;
                 self.said(answer)
             }
-            Err(Unusable::Garbage(why)) => {
-                Err(self.failed(begun, Authorization::Failed, why.to_owned()))
-            }
+            Err(Unusable::Garbage(why)) => Err(self.declined(begun, why.to_owned())),
             Err(Unusable::Lying(why)) => {
                 // It answers, and in time. That one answer is a lie is no reason to ask it nothing else.
                 begun.end(true);
@@ -349,6 +350,20 @@ impl Authorizer {
     }
 
     fn failed(&self, begun: Begun<'_>, result: Authorization, why: String) -> WireError {
+        self.tell_failed(result, why);
+        begun.end(false);
+        self.useless()
+    }
+
+    /// It answers, and in time. What is wrong with the answer may be the doing of who sent the enquiry, who must
+    /// not be able to stop those of all others.
+    fn declined(&self, begun: Begun<'_>, why: String) -> WireError {
+        self.tell_failed(Authorization::Failed, why);
+        begun.end(true);
+        self.useless()
+    }
+
+    fn tell_failed(&self, result: Authorization, why: String) {
         self.count(result);
         let may_tell = {
             let mut told = lock(&self.told);
@@ -363,8 +378,6 @@ impl Authorizer {
                 "an authorizer gives no answer that can be used"
             );
         }
-        begun.end(false);
-        self.useless()
     }
 
     fn lied(&self, why: &'static str) {

@@ -82,7 +82,12 @@ fn enquiry(user: &str) -> Enquiry {
     let (app, user) = (App::default_app(), User::new(user).unwrap());
     let topic = Topic::new(&app, "chat:1").unwrap();
     let data = Data::from_json(br#"{"n":1}"#).unwrap();
-    let asker = Asker::new(&app, Some(&user), SessionId::random());
+    let asker = Asker::new(
+        &app,
+        Some(&user),
+        SessionId::random(),
+        Duration::from_secs(600),
+    );
     Enquiry::publish(asker, &topic, (&data, None), None)
 }
 
@@ -203,6 +208,36 @@ async fn a_lie_is_unavailable_and_no_reason_to_stop_asking() {
     }
     assert_eq!(rig.count(Authorization::Lied), 20);
     assert!(rig.all.troubles().is_empty());
+}
+
+/// What one client can bring about was a failure like any other: whoever sent eight messages that the backend
+/// made too long, or that a proxy before it did not take, stopped the enquiries of all.
+#[tokio::test]
+async fn no_client_stops_the_enquiries_of_others_by_what_it_sends() {
+    let rig = Rig::http(json!({})).await;
+    let deep = "[".repeat(65) + &"]".repeat(65);
+    let rows = [
+        Reply::json(&json!({"allow": true, "data": "x".repeat(64 * 1024)})),
+        Reply::json(&json!({"allow": true, "key": "x".repeat(200)})),
+        Reply::text(format!(r#"{{"allow":true,"data":{deep}}}"#)),
+        Reply::status(400),
+        Reply::status(413),
+        Reply::status(422),
+    ];
+    for reply in rows {
+        let of_eve = reply.clone();
+        rig.backend
+            .answer(move |asked| match asked.json["user"] == "eve" {
+                true => of_eve.clone(),
+                false => Reply::json(&json!({"allow": true})),
+            });
+        for _ in 0..20 {
+            assert_useless(rig.all.ask(NAME, enquiry("eve")).await);
+        }
+        assert!(rig.ask().await.is_ok(), "{reply:?}");
+        assert!(rig.all.troubles().is_empty(), "{reply:?}");
+    }
+    assert_eq!(rig.count(Authorization::Failed), 6 * 20);
 }
 
 #[tokio::test]

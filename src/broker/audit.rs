@@ -71,7 +71,8 @@ impl Broker {
         }
     }
 
-    /// The newest entries below a place, at most so many, and at most [`PAGE_MAX`].
+    /// The newest entries below a place, at most so many, and at most [`PAGE_MAX`] and one, by which a reader
+    /// of pages sees that there is another.
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -80,7 +81,7 @@ impl Broker {
         before: Option<Position>,
         limit: usize,
     ) -> Result<Vec<Audited>, BrokerError> {
-        let limit = limit.min(PAGE_MAX);
+        let limit = limit.min(PAGE_MAX + 1);
         match self {
             Self::Memory(broker) => Ok(broker.audited(before, limit)),
             Self::Redis(broker) => broker.audited(before, limit).await,

@@ -215,7 +215,8 @@ impl Session {
         };
         let user = claims.map(|claims| &claims.user);
         let user = user.or(self.machine.identity().user.as_ref());
-        let asker = Asker::new(self.machine.app(), user, self.calls.session);
+        let life_max = self.machine.settings.auth.token_life_max;
+        let asker = Asker::new(self.machine.app(), user, self.calls.session, life_max);
         let enquiry = Enquiry::connect(asker, matches!(asking, Asking::Refresh(_)));
         let disconnects = self.calls.worker.disconnects();
         let name = self.machine.settings.auth.authorize_connect.clone();
@@ -357,6 +358,7 @@ impl BrokerCalls {
             app: topic.app(),
             user,
             session: self.session,
+            life_max: self.services.apps.of_topic(topic).auth.token_life_max,
         }
     }
 }

@@ -44,6 +44,7 @@ impl Machine {
             own: own.map(str::to_owned),
             others: others.map(str::to_owned).collect(),
             is_known: self.has_user(),
+            opens: matches!(command, Command::Connect(_)),
             app: self.asked_app(command),
         }
     }

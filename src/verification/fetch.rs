@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, HOST, HeaderMap, USER_AGENT};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, AGE, CACHE_CONTROL, HOST, HeaderMap, USER_AGENT};
 use hyper::{Request, Response, StatusCode, body::Incoming};
 
 use super::endpoint::{Endpoint, Plain};
@@ -28,7 +28,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Fetched {
     /// The body.
     pub bytes: Bytes,
-    /// `max-age` of `Cache-Control`.
+    /// How long they are good, where the answer says it.
     pub max_age: Option<Duration>,
 }
 
@@ -96,19 +96,32 @@ async fn read(response: Response<Incoming>) -> Result<Fetched, String> {
     })
 }
 
-/// `max-age` (RFC 9111, section 5.2.2.1). `no-store` and `no-cache` are 0: ask as often as may be.
+/// How long the answer is good (RFC 9111, section 5.2.2): the least `max-age`, without what `Age` says is past
+/// already. `no-store`, `no-cache` and a `max-age` that is no number are 0, whatever else is said: ask as often
+/// as may be. `None`: nothing is said.
 fn max_age(headers: &HeaderMap) -> Option<Duration> {
     let values = headers.get_all(CACHE_CONTROL).iter();
-    let values = values.filter_map(|value| value.to_str().ok());
-    let mut all = values.flat_map(|value| value.split(',')).map(str::trim);
-    all.find_map(|directive| {
-        let directive = directive.to_ascii_lowercase();
-        if directive == "no-store" || directive == "no-cache" {
-            return Some(Duration::ZERO);
+    // What is no text is nothing that could be understood.
+    let values = values.map(|value| value.to_str().unwrap_or("no-cache"));
+    let all = values.flat_map(|value| value.split(','));
+    let age = headers.get(AGE).and_then(|age| age.to_str().ok());
+    let age = age.and_then(|age| age.trim().parse().ok()).unwrap_or(0);
+    let least = all.filter_map(|directive| {
+        let (name, value) = match directive.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (directive, None),
+        };
+        match name.trim().to_ascii_lowercase().as_str() {
+            "no-store" | "no-cache" => Some(0),
+            "max-age" => {
+                let value = value.unwrap_or_default().trim().trim_matches('"');
+                Some(value.parse::<u64>().unwrap_or(0))
+            }
+            _ => None,
         }
-        let seconds = directive.strip_prefix("max-age=")?;
-        Some(Duration::from_secs(seconds.trim_matches('"').parse().ok()?))
-    })
+    });
+    let seconds = least.min()?;
+    Some(Duration::from_secs(seconds.saturating_sub(age)))
 }
 
 #[cfg(test)]
@@ -124,7 +137,13 @@ mod tests {
             (&["public, max-age=300"], Some(300)),
             (&["public", "Max-Age=\"60\""], Some(60)),
             (&["no-store"], Some(0)),
-            (&["max-age=nothing"], None),
+            (&["max-age=nothing"], Some(0)),
+            (&["max-age=-1"], Some(0)),
+            (&["max-age"], Some(0)),
+            (&["max-age = 60"], Some(60)),
+            (&["max-age=60, max-age=30"], Some(30)),
+            (&["s-maxage=5"], None),
+            (&["no-cache=\"Set-Cookie\", max-age=60"], Some(0)),
         ];
         for (values, wanted) in rows {
             let mut headers = HeaderMap::new();
@@ -133,6 +152,41 @@ mod tests {
             }
             let wanted = wanted.map(Duration::from_secs);
             assert_eq!(max_age(&headers), wanted, "{values:?}");
+        }
+    }
+
+    /// The first directive won: `max-age=3600, no-store` kept for an hour a key that was taken out.
+    #[test]
+    fn what_forbids_to_keep_wins_wherever_it_stands() {
+        for order in [
+            ["max-age=3600", "no-cache", "public"],
+            ["no-cache", "max-age=3600", "public"],
+            ["public", "max-age=3600", "No-Store"],
+        ] {
+            let mut apart = HeaderMap::new();
+            for directive in order {
+                apart.append(CACHE_CONTROL, HeaderValue::from_static(directive));
+            }
+            let mut together = HeaderMap::new();
+            let text = order.join(" , ");
+            together.insert(CACHE_CONTROL, HeaderValue::from_str(&text).unwrap());
+            assert_eq!(max_age(&apart), Some(Duration::ZERO), "{order:?}");
+            assert_eq!(max_age(&together), Some(Duration::ZERO), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_cache_has_kept_already_is_taken_off() {
+        let rows = [("0", 300), ("100", 200), ("400", 0), ("old", 300)];
+        for (age, wanted) in rows {
+            let mut headers = HeaderMap::new();
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=300"));
+            headers.insert(AGE, HeaderValue::from_static(age));
+            assert_eq!(
+                max_age(&headers),
+                Some(Duration::from_secs(wanted)),
+                "{age}"
+            );
         }
     }
 

@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -42,6 +43,9 @@ use pool::{Lane, Pool, Refused};
 pub const LIGHT: Duration = Duration::from_micros(50);
 /// Longest wait for keys and for the pool, all tokens of a command together.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for keys of tokens for topics that come with the token of a login: one issuer that is away must
+/// not hold up who comes by another.
+pub const OTHERS_PATIENCE: Duration = Duration::from_secs(1);
 /// Most bytes of tokens that are checked here or wait for their keys, of all sessions together.
 pub const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most tokens of one job of the pool, so that a command with many has its turn with others between.
@@ -67,6 +71,15 @@ impl Drop for Place<'_> {
     }
 }
 
+/// Until when tokens wait.
+#[derive(Clone, Copy)]
+struct Until {
+    /// For their keys.
+    keys: Instant,
+    /// For the pool.
+    checked: Instant,
+}
+
 /// The tokens of one command, as they are to be checked.
 #[derive(Debug, Default)]
 pub struct Asked {
@@ -76,6 +89,8 @@ pub struct Asked {
     pub others: Vec<String>,
     /// Whether somebody is known already without that one.
     pub is_known: bool,
+    /// Whether a session opens with them.
+    pub opens: bool,
     /// In which app, as for [`Verifier::session`].
     pub app: Option<App>,
 }
@@ -176,7 +191,18 @@ impl Checks {
     /// asked for: first the one that says who somebody is, and the others only where that is good. Each answer
     /// has its token. Cancel-safe: what was begun is finished for nobody.
     pub async fn check(&self, asked: Asked) -> Vec<Checked> {
-        let until = Instant::now() + PATIENCE;
+        let now = Instant::now();
+        let until = Until {
+            keys: now + PATIENCE,
+            checked: now + PATIENCE,
+        };
+        let others_until = Until {
+            keys: match asked.opens {
+                true => now + OTHERS_PATIENCE,
+                false => until.keys,
+            },
+            ..until
+        };
         let tokens = || asked.own.iter().chain(&asked.others);
         let bytes = tokens().map(String::len).sum();
         let _place = match Place::take(&self.waiting_bytes, bytes) {
@@ -204,69 +230,113 @@ impl Checks {
             }
             lane = Lane::Known;
         }
-        let mut others = asked.others.into_iter();
-        loop {
-            let some: Vec<_> = others.by_ref().take(TOKENS_AT_ONCE).collect();
-            if some.is_empty() {
-                break;
-            }
-            match result {
-                Ok(()) => {
-                    result = self
-                        .check_some(some, app, (lane, until), &mut checked)
-                        .await
-                }
-                // What did not get a place would not get one at once.
-                Err(_) => checked.extend(some.into_iter().map(Checked::unavailable)),
-            }
+        if result.is_ok() {
+            result = self
+                .check_some(asked.others, app, (lane, others_until), &mut checked)
+                .await;
+        } else {
+            // What did not get a place would not get one at once.
+            checked.extend(asked.others.into_iter().map(Checked::unavailable));
         }
         self.count(result);
         checked
     }
 
+    /// First those whose keys are here, so that they wait for nobody else's; then those whose keys have come.
     async fn check_some(
+        &self,
+        tokens: Vec<String>,
+        app: &Option<App>,
+        (lane, until): (Lane, Until),
+        checked: &mut Vec<Checked>,
+    ) -> Result<(), Refused> {
+        let mut known = Vec::with_capacity(tokens.len());
+        let mut missing: Vec<(Arc<KeySet>, Vec<String>)> = Vec::new();
+        for token in tokens {
+            let Some(set) = self.verifier.missing(&token, app.as_ref()) else {
+                known.push(token);
+                continue;
+            };
+            match missing.iter_mut().find(|(one, _)| Arc::ptr_eq(one, &set)) {
+                Some((_, tokens)) => tokens.push(token),
+                None => missing.push((set, vec![token])),
+            }
+        }
+        let pool_until = (lane, until.checked);
+        let first = self.run(known, app, pool_until, checked).await;
+        let asked = missing
+            .into_iter()
+            .map(|(set, tokens)| self.come(set, tokens, app, until.keys));
+        let mut come = Vec::new();
+        for (tokens, away) in join_all(asked).await {
+            come.extend(tokens);
+            checked.extend(away);
+        }
+        match first {
+            Ok(()) => self.run(come, app, pool_until, checked).await,
+            Err(refused) => {
+                checked.extend(come.into_iter().map(Checked::unavailable));
+                Err(refused)
+            }
+        }
+    }
+
+    /// Asks for the keys of tokens that are missing in one set: those that can be checked now, and the others.
+    /// One after the other, because the end of one fetch is the answer to all of them.
+    async fn come(
+        &self,
+        set: Arc<KeySet>,
+        tokens: Vec<String>,
+        app: &Option<App>,
+        until: Instant,
+    ) -> (Vec<String>, Vec<Checked>) {
+        let (mut come, mut away) = (Vec::new(), Vec::new());
+        for token in tokens {
+            match self.ask(&set, &token, until).await {
+                Ok(()) => come.push(token),
+                // It came with a fetch that was begun before it was asked for.
+                Err(_) if self.verifier.missing(&token, app.as_ref()).is_none() => come.push(token),
+                Err(wait) => away.push(Checked::away(token, wait)),
+            }
+        }
+        (come, away)
+    }
+
+    /// Checks tokens in the pool, [`TOKENS_AT_ONCE`] a job.
+    async fn run(
         &self,
         tokens: Vec<String>,
         app: &Option<App>,
         (lane, until): (Lane, Instant),
         checked: &mut Vec<Checked>,
     ) -> Result<(), Refused> {
-        let mut known = Vec::with_capacity(tokens.len());
-        for token in tokens {
-            let asked = match self.verifier.missing(&token, app.as_ref()) {
-                None => Ok(()),
-                Some(set) => self.ask(&set, &token, until).await,
+        let mut result = Ok(());
+        let mut tokens = tokens.into_iter();
+        loop {
+            let some: Vec<_> = tokens.by_ref().take(TOKENS_AT_ONCE).collect();
+            if some.is_empty() {
+                return result;
+            }
+            if result.is_err() {
+                // What did not get a place would not get one at once.
+                checked.extend(some.into_iter().map(Checked::unavailable));
+                continue;
+            }
+            let verifier = Arc::clone(&self.verifier);
+            let app = app.clone();
+            let bytes = some.iter().map(String::len).sum();
+            let spare = some.clone();
+            let work = move || -> Vec<_> {
+                let some = some.into_iter();
+                some.map(|token| verifier.check(token, app.as_ref()))
+                    .collect()
             };
-            match asked {
-                Ok(()) => known.push(token),
-                // It came with a fetch that was begun before it was asked for.
-                Err(_) if self.verifier.missing(&token, app.as_ref()).is_none() => {
-                    known.push(token)
+            match self.pool.run(lane, bytes, until, work).await {
+                Ok(done) => checked.extend(done),
+                Err(refused) => {
+                    checked.extend(spare.into_iter().map(Checked::unavailable));
+                    result = Err(refused);
                 }
-                Err(wait) => checked.push(Checked::away(token, wait)),
-            }
-        }
-        if known.is_empty() {
-            return Ok(());
-        }
-        let verifier = Arc::clone(&self.verifier);
-        let app = app.clone();
-        let bytes = known.iter().map(String::len).sum();
-        let spare = known.clone();
-        let work = move || -> Vec<_> {
-            let known = known.into_iter();
-            known
-                .map(|token| verifier.check(token, app.as_ref()))
-                .collect()
-        };
-        match self.pool.run(lane, bytes, until, work).await {
-            Ok(done) => {
-                checked.extend(done);
-                Ok(())
-            }
-            Err(refused) => {
-                checked.extend(spare.into_iter().map(Checked::unavailable));
-                Err(refused)
             }
         }
     }

@@ -8,17 +8,23 @@
 //! ```
 //!
 //! One fetch a minute follows from questions, however many there are, so that whoever invents names of keys
-//! makes no requests. A missing key is not there only where a fetch was begun after it was first asked for
+//! makes no requests; one that fails is made again after seconds, once, because a failure is no answer. A missing key is not there only where a fetch was begun after it was first asked for
 //! and was taken without it: else a stranger's question would make each new key a minute of refusals.
 //! Before the first set was taken nobody at all is let in, so it is tried after seconds then,
 //! by the schedule itself and not by questions.
 
 use std::time::{Duration, Instant};
 
+use super::fetch::TIMEOUT;
+
 /// Questions lead to one fetch in so long.
 pub const ASK_EVERY: Duration = Duration::from_secs(60);
 /// How long after its failure the first fetch is made again.
 pub const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// How long after its failure a fetch of a set that was read before is made again, once.
+pub const AGAIN: Duration = Duration::from_secs(5);
+/// Whoever waited until so short before the end of a fetch has waited for all of it.
+const END: Duration = Duration::from_secs(1);
 /// How often a set is fetched where its `max-age` says nothing.
 pub const EVERY: Duration = Duration::from_secs(600);
 /// The longest `max-age` that is obeyed: so long a key works that was taken out of the set.
@@ -84,11 +90,35 @@ impl Schedule {
         let Some(begun) = self.begun else {
             return Answer::Later(Duration::ZERO);
         };
-        if self.failures == 0 && !self.is_running && begun >= first {
+        if self.is_running {
+            return Answer::Later(self.after_running(begun, now));
+        }
+        if self.failures == 0 && begun >= first {
             return Answer::NotThere;
         }
         let next = self.due.min(begun + ASK_EVERY);
         Answer::Later(next.saturating_duration_since(now))
+    }
+
+    /// When somebody comes again for whom the running fetch took too long: when it has ended. One that hangs
+    /// till its end fails, so after that it is when its failure makes the next one due.
+    fn after_running(&self, begun: Instant, now: Instant) -> Duration {
+        let left = (begun + TIMEOUT).saturating_duration_since(now);
+        match left > END {
+            true => left,
+            false => left + self.wait_after(self.failures.saturating_add(1)),
+        }
+    }
+
+    /// How long the next fetch waits after so many failures. The first failure of a set that was read is tried
+    /// again soon, because whoever has a key that was published meanwhile waits for it.
+    fn wait_after(&self, failures: u32) -> Duration {
+        let (first, most, doubled) = match (self.taken, failures) {
+            (None, _) => (FIRST_RETRY, ASK_EVERY, failures - 1),
+            (Some(_), 1) => return AGAIN,
+            (Some(_), _) => (ASK_EVERY, EVERY, failures - 2),
+        };
+        (first * 2_u32.pow(doubled.min(8))).min(most)
     }
 
     /// A fetch begins.
@@ -105,17 +135,18 @@ impl Schedule {
         self.due = now + max_age.unwrap_or(EVERY).clamp(ASK_EVERY, EVERY_MAX);
     }
 
-    /// It has failed. The next one waits twice as long as the last, up to [`EVERY`], and a random part
-    /// (`share`, 0 to 1) less than that, so that nodes do not come together. Before the first set was
-    /// taken it begins at [`FIRST_RETRY`] and ends at [`ASK_EVERY`].
+    /// It has failed. The next one comes after [`AGAIN`], then after [`ASK_EVERY`] and each time twice as long
+    /// as the last, up to [`EVERY`], and a random part (`share`, 0 to 1, of a quarter) less than that, so that
+    /// nodes do not come together. Before the first set was taken it begins at [`FIRST_RETRY`] and ends at
+    /// [`ASK_EVERY`].
     pub fn failed(&mut self, now: Instant, share: f64) {
         self.is_running = false;
         self.failures = self.failures.saturating_add(1);
-        let (first, most, least) = match self.taken {
-            None => (FIRST_RETRY, ASK_EVERY, Duration::ZERO),
-            Some(_) => (ASK_EVERY, EVERY, ASK_EVERY),
+        let wait = self.wait_after(self.failures);
+        let least = match (self.taken, self.failures) {
+            (None, _) | (Some(_), 1) => Duration::ZERO,
+            (Some(_), _) => ASK_EVERY,
         };
-        let wait = (first * 2_u32.pow((self.failures - 1).min(8))).min(most);
         self.due = now + (wait - wait.mul_f64(share.clamp(0.0, 1.0) / 4.0)).max(least);
     }
 
@@ -160,12 +191,13 @@ mod tests {
         let mut schedule = Schedule::new(now);
         schedule.begin(now);
         schedule.taken(now, None);
-        for wait in [60, 120, 240, 480, 600, 600] {
+        for wait in [5, 60, 120, 240, 480, 600, 600] {
             schedule.begin(now);
             schedule.failed(now, 0.0);
             assert!(schedule.is_failing());
             assert_eq!(schedule.due(), now + S * wait);
-            assert_eq!(schedule.ask(now + S, now), Answer::Later(S * 59));
+            let later = Answer::Later(S * (wait.min(60) - 1));
+            assert_eq!(schedule.ask(now + S, now), later);
             now = schedule.due();
         }
         schedule.begin(now);
@@ -176,11 +208,36 @@ mod tests {
         assert!(!schedule.is_failing());
         schedule.begin(now);
         schedule.failed(now, 1.0);
+        assert_eq!(schedule.due(), now + AGAIN * 3 / 4, "once, and sooner");
+        schedule.begin(now);
+        schedule.failed(now, 1.0);
         assert_eq!(
             schedule.due(),
             now + ASK_EVERY,
-            "never more than one a minute"
+            "then never more than one a minute"
         );
+    }
+
+    /// Whoever had waited for all of a fetch that hung was told to come again at once, for a second refusal.
+    #[test]
+    fn who_waited_for_a_fetch_in_vain_comes_again_when_it_has_ended_or_the_next_one_has() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(now);
+        schedule.begin(now);
+        assert_eq!(schedule.known(now + S, now), Answer::Later(S * 4));
+        let hung = now + TIMEOUT;
+        assert_eq!(schedule.known(hung, now), Answer::Later(FIRST_RETRY));
+        schedule.taken(hung, None);
+        let later = hung + EVERY;
+        schedule.begin(later);
+        assert_eq!(schedule.known(later + S, later), Answer::Later(S * 4));
+        let hung = later + TIMEOUT;
+        assert_eq!(schedule.known(hung, later), Answer::Later(AGAIN));
+        schedule.failed(hung, 0.0);
+        let again = schedule.due();
+        schedule.begin(again);
+        let hung = again + TIMEOUT;
+        assert_eq!(schedule.known(hung, again), Answer::Later(ASK_EVERY));
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl Trusted {
             let (path, before) = (self.ca_file.clone(), now.files.clone());
             let is_new = now.config.is_none() || path.is_none();
             // No thread of the runtime: one that hangs would keep the node from ending.
-            let begun = tasks::thread("certificates".to_owned(), move || {
+            let begun = tasks::contained_thread("certificates", move || {
                 let mut files = WatchedFiles::default();
                 files.extend(path.iter().map(PathBuf::from));
                 let is_read = is_new || files != before;

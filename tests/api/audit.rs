@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::Method;
 use fanfare::broker::Broker;
+use fanfare::broker::audit::AuditEntry;
 use fanfare::broker::redis::RedisBroker;
 use fanfare::config::api_clients::{ApiClient, ClientApp, Scopes, hash_of};
 use fanfare::config::{self, Secret};
@@ -136,6 +137,33 @@ async fn what_cannot_be_written_down_is_not_done_but_a_node_may_leave() {
     let answer = node.post_text("/v1/nodes/node-a/drain", "").await;
     assert_eq!(answer.status.as_u16(), 200);
     assert_eq!(*node.directory.drained.lock().unwrap(), ["node-a"]);
+}
+
+/// It had one fewer than was asked for.
+#[tokio::test]
+async fn the_longest_page_of_the_audit_is_full() {
+    let node = Node::start();
+    for n in 0..1_001 {
+        let entry = AuditEntry {
+            time_ms: n,
+            client: "billing".into(),
+            app: "default".into(),
+            operation: "disconnect".into(),
+            target: String::new(),
+            address: String::new(),
+        };
+        node.broker.audit(entry).await.unwrap();
+    }
+    let page = node.get("/v1/audit?limit=1000").await.value();
+    assert_eq!(page["entries"].as_array().unwrap().len(), 1_000);
+    assert_eq!(page["more"], true);
+    let rest = format!(
+        "/v1/audit?limit=1000&before={}",
+        page["next"].as_str().unwrap()
+    );
+    let rest = node.get(&rest).await.value();
+    assert_eq!(rest["entries"].as_array().unwrap().len(), 1);
+    assert_eq!(rest["more"], false);
 }
 
 #[tokio::test]

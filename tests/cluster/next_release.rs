@@ -12,6 +12,7 @@ use crate::processes::{SOME_BEATS, Watcher, listed, plan, sees};
 use crate::rig;
 use fanfare_protocol::form::Encoding;
 use fanfare_testkit::http;
+use fanfare_testkit::kept::OWN_LEVEL;
 use fanfare_testkit::node::Node;
 use fanfare_testkit::redis_server::RedisServer;
 use fanfare_testkit::talk::{Talk, data_of};
@@ -99,8 +100,9 @@ fn grown(bytes: &[u8], at: usize) -> Vec<u8> {
 }
 
 async fn start(redis: &RedisServer) -> [Node; 2] {
-    let a = plan(redis, "a").start().await;
-    let b = plan(redis, "b").start().await;
+    // It counts lines of the level info.
+    let start = |name| plan(redis, name).env(OWN_LEVEL, "1").start();
+    let (a, b) = (start("a").await, start("b").await);
     sees(&a, &["a", "b"]).await;
     [a, b]
 }

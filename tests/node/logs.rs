@@ -56,10 +56,11 @@ async fn a_node_outlives_the_reader_of_its_log() {
 async fn a_node_with_a_full_disk_below_its_log_serves_and_ends() {
     let (public, api) = (free_address(), free_address());
     let full = File::options().write(true).open("/dev/full");
-    let mut child = Command::new(fanfare_testkit::program::fanfare())
+    let mut child = Command::new(fanfare_testkit::program::unkept())
         .args(["serve", "--dev", "--workers=1"])
         .args([format!("--listen={public}"), format!("--api-listen={api}")])
         .env("FANFARE_DRAIN__WINDOW_MS", "0")
+        .env_remove(fanfare_testkit::kept::KEEP)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(full.expect("a device that is always full"))
@@ -182,7 +183,9 @@ async fn what_is_told_too_often_in_a_second_is_told_by_its_number_and_nothing_el
 #[tokio::test]
 async fn sessions_are_told_of_at_info_where_that_is_asked_for() {
     for is_asked in [true, false] {
-        let plan = Plan::dev().env("FANFARE_LOG__SESSIONS", &is_asked.to_string());
+        let plan = Plan::dev()
+            .env("FANFARE_LOG__LEVEL", "info")
+            .env("FANFARE_LOG__SESSIONS", &is_asked.to_string());
         let mut node = plan.start().await;
         let (mut talk, welcome) =
             Talk::welcomed(&node.connect_url("?user=ada"), Encoding::Json).await;

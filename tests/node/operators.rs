@@ -276,6 +276,7 @@ async fn sighup_changes_keys_and_level_and_cuts_no_session() {
     const REFUSED: &str = "fanfare_reloads_total{result=\"refused\"}";
     let directory = tempfile::tempdir().expect("a temporary directory");
     let node = Plan::with_config(&tokens::config_file(&directory))
+        .env(fanfare_testkit::kept::OWN_LEVEL, "1")
         .start()
         .await;
     let (old, claims) = (
@@ -373,7 +374,7 @@ async fn sighup_ends_no_node_that_is_starting() {
     let made = Command::new("mkfifo").arg(&pipe).status();
     assert!(made.expect("mkfifo").success());
     let log = directory.path().join("log");
-    let mut node = Command::new(fanfare_testkit::program::fanfare())
+    let mut node = Command::new(fanfare_testkit::program::unkept())
         .args([
             "serve",
             "--dev",
@@ -384,6 +385,7 @@ async fn sighup_ends_no_node_that_is_starting() {
         ])
         .arg("--config")
         .arg(&pipe)
+        .env_remove(fanfare_testkit::kept::KEEP)
         .stderr(std::fs::File::create(&log).expect("a log"))
         .spawn()
         .expect("the binary runs");

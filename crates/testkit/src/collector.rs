@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use crate::wait;
+use crate::{kept, wait};
 
 /// The root of the repository.
 fn root() -> PathBuf {
@@ -60,9 +60,21 @@ impl Program {
 fn keep(from: impl Read + Send + 'static, into: Arc<Mutex<Vec<String>>>) {
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
+            kept::line("collector", || without_headers(&line));
             into.lock().expect("nobody panics with it").push(line);
         }
     });
+}
+
+/// What the node says, without the headers of the request: those are to hold the key of the collector.
+fn without_headers(line: &str) -> String {
+    match serde_json::from_str::<Value>(line) {
+        Ok(Value::Object(mut request)) => {
+            request.remove("headers");
+            Value::Object(request).to_string()
+        }
+        _ => line.to_owned(),
+    }
 }
 
 impl Drop for Program {

@@ -10,6 +10,7 @@ pub mod collector;
 pub mod fleet;
 pub mod http;
 pub mod issuer;
+pub mod kept;
 pub mod load;
 pub mod node;
 pub mod played;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{http, program, wait};
+use crate::{http, kept, program, wait};
 
 /// Longest wait for a node to start or to stop.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -175,6 +175,7 @@ impl Plan {
                 command.env_remove(name);
             }
         }
+        let arguments = self.arguments.clone();
         let mut child = command
             .arg("serve")
             .arg(format!("--listen={listen}"))
@@ -198,6 +199,7 @@ impl Plan {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         Node {
             child,
+            arguments,
             log,
             public: nowhere,
             api: nowhere,
@@ -241,6 +243,7 @@ pub fn log_field<'a>(line: &'a Value, field: &str) -> Option<&'a Value> {
 #[derive(Debug)]
 pub struct Node {
     child: Child,
+    arguments: Vec<String>,
     log: Log,
     /// The public listener.
     pub public: SocketAddr,
@@ -348,6 +351,9 @@ impl Node {
 
     /// Asks the node to leave, as an orchestrator does.
     pub fn signal(&self, name: &str) {
+        if name == "HUP" {
+            kept::given(&self.arguments, &[]);
+        }
         let command = format!("kill -{name} {}", self.child.id());
         let status = Command::new("sh").args(["-c", &command]).status();
         assert!(status.expect("a shell").success(), "{command}");

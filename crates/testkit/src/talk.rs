@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+use crate::kept;
 use crate::wait::PATIENCE;
 
 fn subprotocol(encoding: Encoding) -> &'static str {
@@ -342,6 +343,9 @@ impl Talk {
             match message {
                 Some(Ok(Message::Text(text))) => {
                     assert_eq!(self.encoding, Encoding::Json, "text in a binary session");
+                    if text.contains(r#""type":"error""#) {
+                        kept::line("refusals", || text.to_string());
+                    }
                     return Ok(serde_json::from_str(&text).expect("an event is JSON"));
                 }
                 Some(Ok(Message::Binary(bytes))) => {
@@ -349,6 +353,7 @@ impl Talk {
                     return Ok(rmp_serde::from_slice(&bytes).expect("an event is MessagePack"));
                 }
                 Some(Ok(Message::Close(frame))) => {
+                    kept::line("refusals", || format!("{frame:?}"));
                     self.closed = frame.map(|frame| frame.code.into());
                     // The answer, which the library has ready. That nobody takes it is no fault.
                     let _ = self.socket.flush().await;

@@ -8,6 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 use serde_json::{Value, json};
 
+use crate::kept;
+
 /// The secret that [`config_file`] configures for HS256.
 pub const SECRET: &str = "a-secret-of-the-tests-that-is-long-enough";
 
@@ -47,13 +49,17 @@ pub fn signed_by(header: &Value, claims: &Value, sign: impl FnOnce(&[u8]) -> Vec
     let message = put_together(header, claims, "");
     let message = message.trim_end_matches('.');
     let signature = URL_SAFE_NO_PAD.encode(sign(message.as_bytes()));
-    format!("{message}.{signature}")
+    let token = format!("{message}.{signature}");
+    kept::token(&token);
+    token
 }
 
 /// These claims under any header, with any signature.
 pub fn put_together(header: &Value, claims: &Value, signature: &str) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    format!("{}.{}.{signature}", part(header), part(claims))
+    let token = format!("{}.{}.{signature}", part(header), part(claims));
+    kept::token(&token);
+    token
 }
 
 /// Writes a configuration for a node outside development into a directory: the development key

@@ -12,7 +12,12 @@ const NOW_S: u64 = 1_800_000_000;
 fn enquiry(kind: Kind, user: Option<&str>) -> Enquiry {
     let app = App::default_app();
     let user = user.map(|name| User::new(name).unwrap());
-    let asker = Asker::new(&app, user.as_ref(), SessionId::random());
+    let asker = Asker::new(
+        &app,
+        user.as_ref(),
+        SessionId::random(),
+        defaults().auth.token_life_max,
+    );
     let topic = Topic::new(&app, "chat:1").unwrap();
     match kind {
         Kind::Connect => Enquiry::connect(asker, false),

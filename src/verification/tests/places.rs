@@ -173,9 +173,105 @@ async fn a_strangers_other_tokens_are_looked_at_only_when_its_own_is_good() {
         own: None,
         others: vec![topic; 20],
         is_known: true,
-        app: None,
+        ..Asked::default()
     };
     assert_eq!(rig.checks.check(known).await.len(), 20);
+}
+
+/// The file was read in a task of the runtime: one on a volume that hangs held up the whole node, for ever.
+#[tokio::test]
+async fn a_file_of_certificates_that_hangs_holds_up_nothing_else() {
+    let key = IssuerKey::new("1");
+    let server = Server::start(set(&[&key])).await;
+    let directory = tempfile::tempdir().unwrap();
+    // A pipe that nobody writes hangs as a volume does that is gone.
+    let pipe = directory.path().join("ca.pem");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let source = Jwks {
+        ca_file: Some(pipe.display().to_string()),
+        ..source(&server)
+    };
+    let trusted = Trusted::new(source.ca_file.clone());
+    let fetched = fetch::fetch(&source, &trusted);
+    let beside = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Instant::now()
+    };
+    let begun_at = Instant::now();
+    let (fetched, beside) = tokio::join!(fetched, beside);
+    assert!(
+        beside - begun_at < Duration::from_secs(1),
+        "nothing else ran"
+    );
+    let told = fetched.unwrap_err();
+    assert!(told.contains("ca.pem could not be read in 2 s"), "{told}");
+    // It is read when it answers again.
+    let pem = std::fs::read(&server.ca_file).unwrap();
+    let written = std::thread::spawn(move || {
+        std::fs::write(&pipe, &pem).unwrap();
+        std::fs::remove_file(&pipe).unwrap();
+        std::fs::write(&pipe, &pem).unwrap();
+    });
+    written.join().unwrap();
+    let fetched = fetch::fetch(&source, &trusted).await;
+    assert!(fetched.is_ok(), "{fetched:?}");
+}
+
+/// Tokens were asked about one after the other and checked behind that, by one deadline: an issuer that is away
+/// held up a login by another one for 5 s, and its good tokens for topics were `unavailable`.
+#[tokio::test]
+async fn an_issuer_that_is_away_holds_up_no_login_by_another() {
+    let key = IssuerKey::new("1");
+    let good = Server::start(set(&[&key])).await;
+    let away = [
+        Server::start(Says::Nothing).await,
+        Server::start(Says::Nothing).await,
+    ];
+    let issuers = vec![
+        issuer("good", &good),
+        issuer("first", &away[0]),
+        issuer("second", &away[1]),
+    ];
+    let rig = Rig::with(good, issuers);
+    rig.checks.follow();
+    assert_eq!(rig.outcome(key.token(&of("good"))).await, Ok(()));
+    let topic = |iss: &str| {
+        let mut claims = of(iss);
+        claims["topic"] = json!("t");
+        key.token(&claims)
+    };
+    let asked = Asked {
+        own: Some(key.token(&of("good"))),
+        others: ["first", "second", "good"].map(topic).to_vec(),
+        opens: true,
+        ..Asked::default()
+    };
+    let begun_at = Instant::now();
+    let checked = rig.checks.check(asked).await;
+    let took = begun_at.elapsed();
+    assert!(took < OTHERS_PATIENCE * 2, "it took {took:?}");
+    let now = SystemTime::now();
+    let outcomes = checked.into_iter().skip(1).map(|one| {
+        let outcome = rig.verifier.checked_topic(one, now);
+        outcome.is_ok()
+    });
+    assert_eq!(outcomes.collect::<Vec<_>>(), [true, false, false]);
+    // Who is known already waits for the keys of its command as long as may be, and for all places at once.
+    let asked = Asked {
+        others: ["first", "second", "good"].map(topic).to_vec(),
+        is_known: true,
+        ..Asked::default()
+    };
+    let begun_at = Instant::now();
+    let checked = rig.checks.check(asked).await;
+    let took = begun_at.elapsed();
+    assert!(took < PATIENCE + OTHERS_PATIENCE, "it took {took:?}");
+    let good = checked
+        .into_iter()
+        .next()
+        .expect("the good one comes first");
+    assert!(rig.verifier.checked_topic(good, now).is_ok());
 }
 
 /// One token with an invented `kid` led to a fetch; the issuer published a new key behind it, and each token

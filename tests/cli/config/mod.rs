@@ -27,6 +27,7 @@ use fanfare::auth::keys::try_key;
 use fanfare::config::inputs::{Flag, Inputs};
 use fanfare::config::load::{Loaded, load};
 use fanfare::config::machine::Machine;
+use fanfare_testkit::kept;
 
 /// What each test begins with: nothing set but one token key, on a small machine.
 fn inputs() -> Inputs {
@@ -90,6 +91,12 @@ fn loaded(inputs: &Inputs) -> Loaded {
 /// The faults of what must not load, one line each, with the directory of the file left out.
 fn fault_lines(inputs: &Inputs) -> Vec<String> {
     let faults = load(inputs).err().expect("a fault").to_string();
+    let file = inputs
+        .file
+        .iter()
+        .map(|path| format!("--config={}", path.display()));
+    kept::given(&file.collect::<Vec<_>>(), &inputs.environment);
+    kept::line("faults", || faults.clone());
     let directory = inputs.file.as_ref().and_then(|path| path.parent());
     let directory = directory.map_or_else(String::new, |path| format!("{}/", path.display()));
     let line = |line: &str| match directory.as_str() {

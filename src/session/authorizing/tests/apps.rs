@@ -59,3 +59,45 @@ fn each_app_is_asked_about_at_its_own_authorizer() {
         assert_eq!(backend.asked().len(), 1, "that of ada alone");
     });
 }
+
+/// The bound was that of the node: an authorizer let sessions of an app stay for longer than a token of the app
+/// may live.
+#[test]
+fn nobody_is_let_in_for_longer_than_a_token_of_the_app_may_live() {
+    run(async {
+        let backend = Backend::http(|asked| match asked.json["type"] == "connect" {
+            true => granting(&json!({"user": "guest", "expires": LATER})),
+            false => granting(&json!({ "expires": LATER })),
+        })
+        .await;
+        let shop = App::new("shop").expect("a name");
+        let node = asking(&backend, |config| {
+            connects(config);
+            let mut settings = AppSettings::of_default(config);
+            settings.auth.token_life_max = Duration::from_secs(600);
+            config.apps.insert(shop.clone(), settings.clone());
+            settings.auth.authorize_connect = None;
+            let unasked = App::new("unasked").expect("a name");
+            config.apps.insert(unasked, settings);
+        });
+        let mut guest = node.connect(nobody()).await;
+        let welcome = guest.ok(json!({"type": "connect"})).await;
+        assert_eq!(welcome["expires"], LATER);
+        let of = |app| Entrance {
+            app: Some(app),
+            ..nobody()
+        };
+        let mut guest = node.connect(of("shop")).await;
+        refused(
+            &mut guest,
+            json!({"type": "connect"}),
+            "unavailable",
+            USELESS,
+        )
+        .await;
+        let mut guest = node.connect(of("unasked")).await;
+        guest.ok(json!({"type": "connect"})).await;
+        let subscribe = json!({"type": "subscribe", "topic": "open:t"});
+        refused(&mut guest, subscribe, "unavailable", USELESS).await;
+    });
+}

@@ -409,3 +409,34 @@ async fn sighup_ends_no_node_that_is_starting() {
     node.kill().expect("it runs");
     node.wait().expect("it ends");
 }
+
+/// The password of Redis, right and wrong, percent-encoded in its address and not.
+#[tokio::test]
+async fn no_password_of_redis_is_told_whether_it_is_right_or_wrong() {
+    const RIGHT: &str = "right p@ssword of redis";
+    const WRONG: &str = "wrong-password-of-redis";
+    let redis = RedisServer::start().await;
+    let set = redis.command(&["CONFIG", "SET", "requirepass", RIGHT]);
+    assert_eq!(set.as_deref(), Some("+OK"));
+    let encoded = RIGHT.replace(' ', "%20").replace('@', "%40");
+    let with = |password: &str| {
+        redis
+            .url()
+            .replace("redis://", &format!("redis://:{password}@"))
+    };
+    let trace = |name, password: &str| {
+        let plan = Plan::clustered(name, &with(password));
+        plan.env("FANFARE_LOG__LEVEL", "trace")
+    };
+    let right = trace("right", &encoded).start().await;
+    let wrong = trace("wrong", WRONG).start_unready().await;
+    wait::until("the refusal", async || {
+        wrong.log_text().contains("WRONGPASS").then_some(())
+    })
+    .await;
+    let health = http::get(wrong.api, "/health/detailed").await.text();
+    let told = [right.log_text(), wrong.log_text(), health].concat();
+    for secret in [RIGHT, &encoded, WRONG] {
+        assert!(!told.contains(secret), "a password is told");
+    }
+}

@@ -6,14 +6,16 @@
 //! are stored. Owner of nothing else.
 
 pub mod keeper;
+mod reading;
 pub mod runner;
 pub mod store;
 pub mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::config::Config;
 use crate::config::app::AppSettings;
@@ -35,6 +37,21 @@ pub struct Apps {
     turn: Mutex<()>,
     /// How often they were replaced.
     changes: watch::Sender<u64>,
+    /// How far what is stored was read.
+    reach: watch::Sender<Reach>,
+    /// A reading of what is stored is wanted.
+    bell: Notify,
+}
+
+/// How far what is stored of apps was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Nothing is stored anywhere but here.
+    All,
+    /// Not yet.
+    Unread,
+    /// When the last reading began.
+    Read(Instant),
 }
 
 impl std::fmt::Debug for Apps {
@@ -58,7 +75,59 @@ impl Apps {
             take: OnceLock::new(),
             turn: Mutex::default(),
             changes: watch::Sender::new(0),
+            reach: watch::Sender::new(Reach::All),
+            bell: Notify::new(),
         }
+    }
+
+    /// There are more that are stored, and none of them was read yet.
+    pub fn are_unread(&self) {
+        self.reach.send_replace(Reach::Unread);
+    }
+
+    /// A reading that began then has brought what is stored.
+    pub fn were_read(&self, begun_at: Instant) {
+        let goes_on = |reach: &mut Reach| match reach {
+            Reach::All => false,
+            Reach::Unread | Reach::Read(_) => {
+                *reach = Reach::Read(begun_at);
+                true
+            }
+        };
+        self.reach.send_if_modified(goes_on);
+    }
+
+    /// Whether an app that is not here is none: what is stored was read once at least. Until then
+    /// nobody may be told that there is no such app.
+    #[must_use]
+    pub fn are_read(&self) -> bool {
+        *self.reach.borrow() != Reach::Unread
+    }
+
+    /// Waits for a reading that begins at this time or later, and asks for one. For ever, where what is
+    /// stored cannot be read. Cancel-safe.
+    pub async fn read_after(&self, at: Instant) {
+        let is_read = |reach: &Reach| match reach {
+            Reach::All => true,
+            Reach::Unread => false,
+            Reach::Read(begun_at) => *begun_at >= at,
+        };
+        let mut reach = self.reach.subscribe();
+        if !is_read(&reach.borrow_and_update()) {
+            self.ring();
+        }
+        // The sender is here, so this is no error.
+        let _ = reach.wait_for(is_read).await;
+    }
+
+    /// Asks for a reading of what is stored.
+    pub fn ring(&self) {
+        self.bell.notify_one();
+    }
+
+    /// Until that was asked for. Cancel-safe.
+    pub async fn rung(&self) {
+        self.bell.notified().await;
     }
 
     /// What there is now is taken by this, and each change before [`Self::replace`] returns: with its

@@ -34,7 +34,7 @@ pub(super) fn start(
     let reads = (Arc::clone(&config.inherited), judge);
     let keeper = Keeper::new(Arc::clone(apps), store, reads, Arc::clone(&metrics.apps));
     let keeper = Arc::new(keeper);
-    let reads = runner::run(Arc::clone(&keeper));
+    let reads = runner::run(Arc::clone(&keeper), broker.health());
     tasks::vital("stored_apps", turns::polled("stored_apps", reads));
     keeper
 }

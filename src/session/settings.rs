@@ -85,7 +85,7 @@ impl Machine {
         Rejudged { lost, limits }
     }
 
-    /// The app sets something else; `None`: it is gone.
+    /// The app sets something else; `None`: it is gone. One that was made anew under its name is another.
     ///
     /// # Errors
     /// The session ends for this.
@@ -93,6 +93,7 @@ impl Machine {
         &mut self,
         settings: Option<Arc<AppSettings>>,
     ) -> Result<Rejudged, CloseReason> {
+        let settings = settings.filter(|settings| !settings.is_other_than(&self.settings));
         let settings = settings.ok_or(CloseReason::Disconnected)?;
         if Arc::ptr_eq(&settings, &self.settings) {
             return Ok(Rejudged::default());

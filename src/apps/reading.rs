@@ -1,0 +1,215 @@
+//! How the store is read: what is said of all apps first, then the JSON of those that are new.
+//!
+//! In: the store, by [`super::runner`]. Out: what was read is put in force in one step, and an app that the
+//! store has lost is put back. Owner of [`Reading`], under the turn of [`Keeper`]. JSON is judged on a
+//! thread for such work, one app at a time: neither a lock nor the runtime is held meanwhile. Bounds: one
+//! reading at a time; the JSON of [`ROWS_MAX`] apps or [`ROWS_BYTES_MAX`] bytes in one answer.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::MutexGuard;
+
+use super::keeper::Keeper;
+use super::store::{Before, Index, Mark, Page, Put, ROWS_BYTES_MAX, ROWS_MAX, StoreError};
+use super::stored::{Differences, Judge, Judged, News, ReadTo};
+use crate::telemetry::fields::List;
+use fanfare_protocol::ids::App;
+
+/// How often it is looked at all apps though nothing has changed: another program may have written them.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How often all of them are read: such a program may have written as many bytes as there were.
+const WHOLE_EVERY: Duration = Duration::from_secs(3_600);
+
+/// How far was read.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// The number by which the next change is known; `None`: all is looked at.
+    pub(super) number: Option<Box<str>>,
+    /// How far that is.
+    pub(super) read_to: ReadTo,
+    /// When all was looked at.
+    looked_at: Option<Instant>,
+    /// When all was read.
+    whole_at: Option<Instant>,
+}
+
+/// What was read of an app.
+type Row = (App, Mark, Bytes, Judged);
+
+impl Keeper {
+    /// Reads what is new in the store, and all of it from time to time.
+    ///
+    /// # Errors
+    /// [`StoreError`]: what is known stays.
+    pub(super) async fn read(&self) -> Result<(), StoreError> {
+        let mut reading = self.turn.lock().await;
+        let begun_at = Instant::now();
+        if let Err(error) = self.read_on(&mut reading).await {
+            self.metrics.failed.add(1);
+            reading.number = None;
+            self.troubled("what is stored cannot be read".to_owned());
+            return Err(error);
+        }
+        drop(reading);
+        self.apps.were_read(begun_at);
+        self.wait_no_longer();
+        Ok(())
+    }
+
+    async fn read_on(&self, reading: &mut MutexGuard<'_, Reading>) -> Result<(), StoreError> {
+        let is_due = |at: Option<Instant>, every| at.is_none_or(|at| at.elapsed() >= every);
+        let is_whole = is_due(reading.whole_at, WHOLE_EVERY);
+        if is_whole || is_due(reading.looked_at, LOOK_EVERY) {
+            reading.number = None;
+        }
+        let known = reading.number.as_deref();
+        let known = known.map(|number| (number, self.known().rows_count()));
+        let page = self.store.read(known).await?;
+        let trouble = match page {
+            Page::Same => None,
+            Page::All(index) => {
+                self.take_all(&index, reading.read_to, is_whole).await?;
+                reading.read_to = ReadTo {
+                    number: index.read_to(),
+                    others: index.others,
+                };
+                reading.looked_at = Some(Instant::now());
+                if is_whole {
+                    reading.whole_at = reading.looked_at;
+                }
+                // Nothing was stored yet: that is no number.
+                reading.number = Some(index.number).filter(|number| !number.is_empty());
+                None
+            }
+            Page::TooMany(count) => Some(format!("{count} apps are stored, too many to be read")),
+            Page::TooLarge(bytes) => Some(format!(
+                "the stored apps have {bytes} bytes, too many to be read"
+            )),
+        };
+        if trouble.is_some() {
+            reading.number = None;
+        }
+        self.judge_anew().await;
+        let lost = match trouble {
+            None => self.put_back(reading).await?,
+            Some(_) => None,
+        };
+        self.set_trouble(trouble.or(lost));
+        Ok(())
+    }
+
+    /// Takes what is said of all apps, and reads what is new of them.
+    async fn take_all(
+        &self,
+        index: &Index,
+        since: ReadTo,
+        is_whole: bool,
+    ) -> Result<(), StoreError> {
+        let found = self.known().compare(index, since, is_whole);
+        let rows = self.rows(&found).await?;
+        let mut known = self.known();
+        let mut news = known.take(&found);
+        for (app, mark, json, judged) in rows {
+            news.merge(known.put(&app, &json, mark, judged));
+        }
+        self.take(&known, &news);
+        Ok(())
+    }
+
+    /// The JSON of all apps that are wanted, judged.
+    async fn rows(&self, found: &Differences) -> Result<Vec<Row>, StoreError> {
+        let mut rows = Vec::with_capacity(found.wanted.len());
+        let mut wanted = &found.wanted[..];
+        while !wanted.is_empty() {
+            let (some, rest) = wanted.split_at(batch(wanted));
+            wanted = rest;
+            let names: Vec<_> = some
+                .iter()
+                .map(|(app, ..)| app.as_str().as_bytes().to_vec())
+                .collect();
+            let read = self.store.rows(&names).await?;
+            for ((app, mark, _), json) in some.iter().zip(read) {
+                // One that was removed meanwhile is missed by the next reading.
+                let Some(json) = json else { continue };
+                let judged = judge(self.judge(), json.clone()).await;
+                rows.push((app.clone(), *mark, json, judged));
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Judges those anew that were judged by another file.
+    async fn judge_anew(&self) {
+        let apps = self.known().judged_before();
+        for app in apps {
+            let stored = self.known().stored().get(&app).cloned();
+            let Some(stored) = stored else { continue };
+            let judged = judge(self.judge(), stored.json.clone()).await;
+            let mut known = self.known();
+            let news = known.put(&app, &stored.json, stored.mark, judged);
+            known.still_lost(&app, stored.is_lost);
+            self.take(&known, &news);
+        }
+    }
+
+    /// Puts apps back that the store has lost. Why not all are back, for people.
+    async fn put_back(&self, reading: &mut Reading) -> Result<Option<String>, StoreError> {
+        let lost: Vec<_> = {
+            let known = self.known();
+            let lost = known.lost();
+            lost.map(|(app, one)| (app.clone(), one.json.clone(), one.mark))
+                .collect()
+        };
+        let (mut back, mut count) = (Vec::new(), 0);
+        for (app, json, mark) in lost {
+            let before = Before {
+                life: Some(mark.life),
+                read_to: reading.read_to.number,
+            };
+            reading.number = None;
+            let put = self.store.put_back(app.as_str(), &json, before).await?;
+            let mut known = self.known();
+            match put {
+                Put::Stored(mark) => {
+                    known.is_back(&app, mark);
+                    back.push(app.to_string());
+                }
+                // Another node was first: the next reading takes it.
+                Put::Same(_) => {}
+                Put::Removed => {
+                    let news: News = known.remove(&app);
+                    self.take(&known, &news);
+                }
+                Put::TooMany(_) | Put::TooLarge(_) => count += 1,
+            }
+        }
+        if !back.is_empty() {
+            tracing::warn!(
+                event = "stored_apps_restored",
+                apps = List::of(&back).value(),
+                "apps that Redis had lost were put back"
+            );
+        }
+        Ok((count > 0).then(|| {
+            format!("Redis has lost {count} stored apps, and there is no room to put them back")
+        }))
+    }
+}
+
+/// How many of these are read in one answer.
+fn batch(wanted: &[(App, Mark, usize)]) -> usize {
+    let mut bytes = 0;
+    let fits = wanted.iter().take(ROWS_MAX).take_while(|(_, _, length)| {
+        bytes += length;
+        bytes <= ROWS_BYTES_MAX
+    });
+    fits.count().max(1)
+}
+
+/// Judges on another thread.
+async fn judge(judge: Judge, json: Bytes) -> Judged {
+    let spare = judge.clone();
+    let judged = tokio::task::spawn_blocking(move || judge.judge(&json)).await;
+    judged.unwrap_or_else(|_| spare.judged(Err(vec!["judging it panicked".to_owned()])))
+}

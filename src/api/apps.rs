@@ -36,6 +36,8 @@ const FAULTS_MAX: usize = 20;
 const FAULT_CHARS_MAX: usize = 300;
 /// What stands in place of a secret.
 const HIDDEN: &str = "***";
+/// Why nothing is said of an app that is not known.
+const UNREAD: &str = "which apps are stored was not read yet: try again";
 /// About what an app takes in a list.
 const ROW_BYTES: usize = 128;
 
@@ -217,7 +219,11 @@ pub(super) async fn get_app(
     AppName(app): AppName,
     Fields(NoFields): Fields<NoFields>,
 ) -> Result<Response, ApiError> {
-    let shown = state.keeper.show(&app).ok_or_else(|| not_there(&app))?;
+    let shown = state.keeper.show(&app);
+    let shown = shown.ok_or_else(|| match state.apps.are_read() {
+        true => not_there(&app),
+        false => WireError::new(ErrorCode::Unavailable, UNREAD),
+    })?;
     let stored = shown.stored.as_ref();
     let bytes = stored.map_or(0, |stored| stored.json.len());
     let answered = tasks::heavy(bytes, || {
@@ -232,7 +238,7 @@ pub(super) async fn get_app(
 
 /// Store the settings of an app, in place of those that were stored.
 ///
-/// They are in force on the node that is asked when it answers, and on all others within 5 seconds.
+/// They are in force on the node that is asked when it answers, and soon on all others: within 5 seconds.
 /// Sessions of the app are judged again. Safe to repeat. The body is JSON of at most 65,536 bytes; with
 /// any fault in it nothing changes.
 #[utoipa::path(
@@ -267,10 +273,15 @@ pub(super) async fn put_app(
     admitted.audit("put_app", about).await?;
     let set = keeper.set(&app, &json, judged).await;
     match set.map_err(broker_error)? {
-        Set::Done(changed) => Ok(wanted.ok(&AppSet {
-            app: app.to_string(),
-            changed,
-        })),
+        Set::Done(changed) => {
+            if changed {
+                ring(&admitted.state).await;
+            }
+            Ok(wanted.ok(&AppSet {
+                app: app.to_string(),
+                changed,
+            }))
+        }
         Set::InFile => Err(in_file(&app).into()),
         Set::TooMany(count) => {
             let text = format!(
@@ -317,12 +328,20 @@ pub(super) async fn delete_app(
     let about = About::default().with("app", app.as_str());
     admitted.audit("delete_app", about).await?;
     match keeper.remove(&app).await.map_err(broker_error)? {
-        Removed::Done => Ok(wanted.ok(&AppRemoved {
-            app: app.to_string(),
-        })),
+        Removed::Done => {
+            ring(&admitted.state).await;
+            Ok(wanted.ok(&AppRemoved {
+                app: app.to_string(),
+            }))
+        }
         Removed::InFile => Err(in_file(&app).into()),
         Removed::NotThere => Err(not_there(&app).into()),
     }
+}
+
+/// A bell that is lost costs some seconds: nodes look by themselves.
+async fn ring(state: &ApiState) {
+    let _ = state.directory.apps_set().await;
 }
 
 /// The JSON of a body, judged, in the form in which it is stored: one text for equal settings.

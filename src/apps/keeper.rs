@@ -158,12 +158,7 @@ impl Keeper {
     ///
     /// # Errors
     /// [`StoreError`]: it may have been stored.
-    pub async fn set(
-        &self,
-        app: &App,
-        json: &str,
-        judged: Judged,
-    ) -> Result<Set, StoreError> {
+    pub async fn set(&self, app: &App, json: &str, judged: Judged) -> Result<Set, StoreError> {
         let mut reading = self.turn.lock().await;
         if self.is_in_file(app) {
             return Ok(Set::InFile);
@@ -326,7 +321,10 @@ impl Keeper {
             let (count, some) = (refused.len(), refused.iter().take(NAMED_MAX));
             let some: Vec<_> = some.map(String::as_str).collect();
             let more = if count > some.len() { ", ..." } else { "" };
-            format!("stored apps with faults: {count} ({}{more})", some.join(", "))
+            format!(
+                "stored apps with faults: {count} ({}{more})",
+                some.join(", ")
+            )
         });
         trouble.clone().or(faulty)
     }

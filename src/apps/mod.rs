@@ -12,6 +12,7 @@ pub mod store;
 pub mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -39,6 +40,8 @@ pub struct Apps {
     changes: watch::Sender<u64>,
     /// How far what is stored was read.
     reach: watch::Sender<Reach>,
+    /// Whether that is not at all.
+    are_unread: Arc<AtomicBool>,
     /// A reading of what is stored is wanted.
     bell: Notify,
 }
@@ -76,6 +79,7 @@ impl Apps {
             turn: Mutex::default(),
             changes: watch::Sender::new(0),
             reach: watch::Sender::new(Reach::All),
+            are_unread: Arc::default(),
             bell: Notify::new(),
         }
     }
@@ -83,6 +87,7 @@ impl Apps {
     /// There are more that are stored, and none of them was read yet.
     pub fn are_unread(&self) {
         self.reach.send_replace(Reach::Unread);
+        self.are_unread.store(true, Ordering::Release);
     }
 
     /// A reading that began then has brought what is stored.
@@ -94,14 +99,22 @@ impl Apps {
                 true
             }
         };
-        self.reach.send_if_modified(goes_on);
+        if self.reach.send_if_modified(goes_on) {
+            self.are_unread.store(false, Ordering::Release);
+        }
+    }
+
+    /// Set as long as [`Self::are_read`] is false.
+    #[must_use]
+    pub fn unread(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.are_unread)
     }
 
     /// Whether an app that is not here is none: what is stored was read once at least. Until then
     /// nobody may be told that there is no such app.
     #[must_use]
     pub fn are_read(&self) -> bool {
-        *self.reach.borrow() != Reach::Unread
+        !self.are_unread.load(Ordering::Acquire)
     }
 
     /// Waits for a reading that begins at this time or later, and asks for one. For ever, where what is
@@ -288,6 +301,29 @@ mod tests {
         apps.replace(Settings::new());
         assert!(apps.get(&App::default_app()).is_some() && apps.get(&app("shop")).is_none());
         assert_eq!(changed(&before, &apps.all()).len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_reading_that_is_waited_for_is_asked_for_and_must_begin_later() {
+        let apps = Apps::new(settings(&[]));
+        let at = Instant::now();
+        apps.read_after(at).await;
+        assert!(apps.are_read(), "nothing is stored elsewhere");
+        apps.are_unread();
+        assert!(!apps.are_read() && apps.unread().load(Ordering::Acquire));
+        let waits = async || {
+            let waiting = apps.read_after(at);
+            tokio::time::timeout(std::time::Duration::from_millis(50), waiting)
+                .await
+                .is_err()
+        };
+        assert!(waits().await);
+        apps.rung().await;
+        let before = at.checked_sub(std::time::Duration::from_millis(1)).unwrap();
+        apps.were_read(before);
+        assert!(apps.are_read() && waits().await, "it began before");
+        apps.were_read(at);
+        assert!(!waits().await);
     }
 
     #[test]

@@ -405,7 +405,9 @@ impl MemoryStore {
             _ => {}
         }
         let others = held.apps.iter().filter(|(other, _)| *other != name);
-        let others: usize = others.map(|(name, (json, _))| name.len() + json.len()).sum();
+        let others: usize = others
+            .map(|(name, (json, _))| name.len() + json.len())
+            .sum();
         let bytes = others + name.len() + json.len();
         if bytes > BYTES_MAX {
             return Put::TooLarge(bytes as u64);

@@ -19,7 +19,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -216,6 +216,7 @@ impl Parts {
         let (runs, settled) = (Arc::clone(&presence), cluster.settled.clone());
         tasks::vital("presence", async move { runs.run(&settled).await });
         let verifier = verifier.counting(Arc::clone(&metrics.tokens));
+        let verifier = verifier.unread_while(apps.unread());
         let verifier = Arc::new(verifier.revoking(cluster.revoking.known.clone()));
         let checks = Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.checks));
         checks.follow();
@@ -223,6 +224,7 @@ impl Parts {
             verifier: Arc::clone(&verifier),
             checks: Arc::clone(&checks),
             info_bytes_max: config.session.info_bytes_max,
+            taken: Mutex::default(),
         };
         apps.taken_by(move |settings| rules.take(settings));
         let services = Arc::new(Services {

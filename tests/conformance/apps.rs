@@ -105,9 +105,10 @@ pub(crate) async fn an_app_that_is_removed_is_gone_and_has_another_life_later(ri
     let (after, rows) = all(&store).await;
     assert_eq!(rows, [("b".into(), "{}".into())]);
     // Whoever has read up to there knows that it was removed.
-    let is_told = after.removed.iter().any(|(name, number)| {
-        name == b"shop" && *number > known.read_to()
-    });
+    let is_told = after
+        .removed
+        .iter()
+        .any(|(name, number)| name == b"shop" && *number > known.read_to());
     assert!(is_told || after.forgot > known.read_to(), "{after:?}");
     // Also whoever has not read that makes another app.
     let before = Before {
@@ -157,7 +158,11 @@ pub(crate) async fn of_removals_the_newest_are_remembered(rig: Rig) {
         assert!(remove(&store, &name).await);
     }
     let index = index(&store).await;
-    assert!(index.removed.len() <= REMOVALS_MAX, "{}", index.removed.len());
+    assert!(
+        index.removed.len() <= REMOVALS_MAX,
+        "{}",
+        index.removed.len()
+    );
     // Of each removal it is known that there was one.
     for (n, number) in numbers.into_iter().enumerate() {
         let name = format!("a{n}").into_bytes();

@@ -106,7 +106,10 @@ fn what_is_stored_is_in_force_and_only_what_is_new_is_read() {
     let mut rig = Rig::new(&[]);
     let (shop, b) = (row("shop", HISTORY_5, 1, 1), row("b", "{}", 2, 2));
     let (wanted, news) = rig.read(&[shop, b], |_| {});
-    assert_eq!((wanted, &*news.changed), (2, &["shop", "b"].map(String::from)[..]));
+    assert_eq!(
+        (wanted, &*news.changed),
+        (2, &["shop", "b"].map(String::from)[..])
+    );
     assert_eq!(rig.kept("shop"), Some((5, Some(1))));
     assert_eq!(rig.known.merged().len(), 3, "and default");
     assert_eq!(rig.read(&[shop, b], |_| {}), (0, News::default()));
@@ -124,7 +127,11 @@ fn what_is_stored_is_in_force_and_only_what_is_new_is_read() {
 #[test]
 fn what_is_missing_and_was_not_removed_is_lost_and_stays_and_is_told_once() {
     let mut rig = Rig::new(&[]);
-    let all = [row("shop", HISTORY_5, 1, 1), row("b", "{}", 2, 2), row("c", "{}", 3, 3)];
+    let all = [
+        row("shop", HISTORY_5, 1, 1),
+        row("b", "{}", 2, 2),
+        row("c", "{}", 3, 3),
+    ];
     rig.take(&all);
     assert_eq!(rig.known.rows_count(), 3);
     // Redis has lost all, and somebody has put one of them again.
@@ -145,7 +152,11 @@ fn what_is_missing_and_was_not_removed_is_lost_and_stays_and_is_told_once() {
 
 #[test]
 fn what_is_missing_was_removed_where_the_store_has_forgotten_or_others_have_changed_it() {
-    let all = [row("shop", HISTORY_5, 1, 1), row("b", "{}", 2, 2), row("c", "{}", 3, 3)];
+    let all = [
+        row("shop", HISTORY_5, 1, 1),
+        row("b", "{}", 2, 2),
+        row("c", "{}", 3, 3),
+    ];
     let read = |change: fn(&mut Index)| {
         let mut rig = Rig::new(&[]);
         rig.take(&all);
@@ -153,7 +164,11 @@ fn what_is_missing_was_removed_where_the_store_has_forgotten_or_others_have_chan
         (wanted, news.removed.len(), news.lost.len())
     };
     assert_eq!(read(|index| index.forgot = 4), (0, 2, 0));
-    assert_eq!(read(|index| index.forgot = 3), (0, 0, 2), "forgotten before");
+    assert_eq!(
+        read(|index| index.forgot = 3),
+        (0, 0, 2),
+        "forgotten before"
+    );
     // Of a change by a node of the release before nothing is told but that there was one.
     assert_eq!(read(|index| index.others = 1), (1, 0, 2));
     assert_eq!(read(|index| index.others = 2), (1, 2, 0));
@@ -172,7 +187,10 @@ fn an_app_of_another_life_is_another_also_with_equal_settings_or_with_faults() {
     assert!(!now.is_other_than(&now.clone()));
     // Of the one before nothing stays in force.
     let news = rig.take(&[row("shop", FAULTY, 3, 3)]);
-    assert_eq!((&*news.removed, news.refused.len()), (&["shop".to_owned()][..], 1));
+    assert_eq!(
+        (&*news.removed, news.refused.len()),
+        (&["shop".to_owned()][..], 1)
+    );
     assert_eq!(rig.kept("shop"), None);
     // A store that has lost what it says of lives has not lost the app.
     rig.take(&[row("shop", HISTORY_5, 4, 4)]);
@@ -208,7 +226,11 @@ fn a_row_with_faults_leaves_the_app_as_it_was_and_is_told_once() {
     let told: BTreeSet<_> = news.refused.iter().map(|(name, _)| name.as_str()).collect();
     let names = ["shop", "new", "Not An App", "default", "\u{fffd}"];
     assert_eq!(told, BTreeSet::from(names));
-    let (_, of_shop) = news.refused.iter().find(|(name, _)| name == "shop").unwrap();
+    let (_, of_shop) = news
+        .refused
+        .iter()
+        .find(|(name, _)| name == "shop")
+        .unwrap();
     assert!(of_shop[0].starts_with("namespaces.default.history_entries_max: "));
     assert!(!news.is_change(), "{news:?}");
     assert_eq!(rig.kept("shop"), Some((5, Some(1))));
@@ -221,7 +243,9 @@ fn a_row_with_faults_leaves_the_app_as_it_was_and_is_told_once() {
     let (wanted, news) = rig.read(&more, |index| index.others = 1);
     assert_eq!((wanted, news.refused.len()), (3, 0), "{news:?}");
     assert_eq!(news.changed, ["other"]);
-    let news = rig.read(&[row("shop", HISTORY_6, 1, 5)], removed(&["new", "other"])).1;
+    let news = rig
+        .read(&[row("shop", HISTORY_6, 1, 5)], removed(&["new", "other"]))
+        .1;
     assert_eq!(news.changed, ["shop"]);
     assert_eq!(rig.refused_count(), 0);
 }
@@ -236,7 +260,11 @@ fn the_file_wins_and_what_was_stored_comes_back_when_the_file_drops_it() {
     assert_eq!(rig.known.refile(filed(&[])), News::default());
     assert_eq!(rig.kept("shop"), Some((5, Some(1))));
     let news = rig.known.refile(filed(&["shop"]));
-    assert_eq!(news.overridden, ["shop"], "it is told when the file hides it");
+    assert_eq!(
+        news.overridden,
+        ["shop"],
+        "it is told when the file hides it"
+    );
     assert_eq!(rig.known.refile(filed(&["shop"])), News::default());
     assert_eq!(rig.kept("shop"), Some((1_000, None)));
     let news = rig.read(&[], removed(&["shop"])).1;
@@ -254,7 +282,12 @@ fn what_another_file_judges_otherwise_is_told_as_a_reading_tells_it() {
     let json = Bytes::from_static(HISTORY_5.as_bytes());
     let mark = Mark { life: 1, number: 1 };
     let judge = rig.known.judge();
-    let news = rig.known.put(&app("shop"), &json, mark, judge.judged(Err(vec!["no".into()])));
+    let news = rig.known.put(
+        &app("shop"),
+        &json,
+        mark,
+        judge.judged(Err(vec!["no".into()])),
+    );
     assert_eq!(news.refused, [("shop".to_owned(), vec!["no".to_owned()])]);
     assert_eq!(rig.kept("shop"), Some((5, Some(1))), "it stays in force");
     assert_eq!(rig.known.judged_before(), [app("b")]);
@@ -275,7 +308,12 @@ fn an_app_that_is_set_has_a_bound_of_namespaces_and_one_that_is_there_has_not() 
     let judge = rig.known.judge();
     let most = judge.read_new(json(NAMESPACES_MAX).as_bytes()).unwrap();
     assert_eq!(most.namespaces.len(), NAMESPACES_MAX);
-    let faults = judge.read_new(json(NAMESPACES_MAX + 1).as_bytes()).unwrap_err();
-    assert!(faults.0[0].what.contains("namespaces has 201"), "{faults:?}");
+    let faults = judge
+        .read_new(json(NAMESPACES_MAX + 1).as_bytes())
+        .unwrap_err();
+    assert!(
+        faults.0[0].what.contains("namespaces has 201"),
+        "{faults:?}"
+    );
     assert!(judge.read(json(NAMESPACES_MAX + 1).as_bytes()).is_ok());
 }

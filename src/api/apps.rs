@@ -147,7 +147,7 @@ pub struct AppRemoved {
 #[derive(Debug, ToSchema)]
 #[schema(example = json!({"auth": {"anonymous": true}, "namespaces": {"chat": {"presence": true}}}))]
 pub struct AppBody {
-    /// `keys`, `issuers`, `issuer`, `audience`, `anonymous`, `token_life_max_s`.
+    /// `keys`, `issuers`, `issuer`, `audience`, `anonymous`, `authorize_connect`, `token_life_max_s`.
     #[schema(nullable = false, value_type = Option<Object>)]
     pub auth: Option<()>,
     /// Options by namespace.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::reading::Reading;
+use super::progress::Reading;
 use super::store::{Before, Mark, Put, Store, StoreError};
 use super::stored::{Filed, Judge, Judged, Known, News, StoredApp};
 use super::{Apps, Settings};

@@ -6,6 +6,7 @@
 //! are stored. Owner of nothing else.
 
 pub mod keeper;
+mod progress;
 mod reading;
 pub mod runner;
 pub mod store;

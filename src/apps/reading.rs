@@ -1,18 +1,21 @@
 //! How the store is read: what is said of all apps first, then the JSON of those that are new.
 //!
 //! In: the store, by [`super::runner`]. Out: what was read is put in force in one step, and an app that the
-//! store has lost is put back. Owner of [`Reading`], under the turn of [`Keeper`]. JSON is judged on a
-//! thread for such work, one app at a time: neither a lock nor the runtime is held meanwhile. Bounds: one
+//! store has lost is put back. Owns nothing. JSON is judged while another thread goes on with the runtime, one app
+//! at a time: neither a lock nor the other parts of the node wait for it. Bounds: one
 //! reading at a time; the JSON of [`ROWS_MAX`] apps or [`ROWS_BYTES_MAX`] bytes in one answer.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::MutexGuard;
 
 use super::keeper::Keeper;
+use super::progress::Reading;
 use super::store::{Before, Index, Mark, Page, Put, ROWS_BYTES_MAX, ROWS_MAX, StoreError};
 use super::stored::{Differences, Judge, Judged, News, ReadTo};
+use crate::tasks;
 use crate::telemetry::fields::List;
 use fanfare_protocol::ids::App;
 
@@ -20,19 +23,6 @@ use fanfare_protocol::ids::App;
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How often all of them are read: such a program may have written as many bytes as there were.
 const WHOLE_EVERY: Duration = Duration::from_secs(3_600);
-
-/// How far was read.
-#[derive(Debug, Default)]
-pub(super) struct Reading {
-    /// The number by which the next change is known; `None`: all is looked at.
-    pub(super) number: Option<Box<str>>,
-    /// How far that is.
-    pub(super) read_to: ReadTo,
-    /// When all was looked at.
-    looked_at: Option<Instant>,
-    /// When all was read.
-    whole_at: Option<Instant>,
-}
 
 /// What was read of an app.
 type Row = (App, Mark, Bytes, Judged);
@@ -207,9 +197,12 @@ fn batch(wanted: &[(App, Mark, usize)]) -> usize {
     fits.count().max(1)
 }
 
-/// Judges on another thread.
+/// Judges while another thread goes on with the runtime.
 async fn judge(judge: Judge, json: Bytes) -> Judged {
     let spare = judge.clone();
-    let judged = tokio::task::spawn_blocking(move || judge.judge(&json)).await;
+    let work = || catch_unwind(AssertUnwindSafe(|| judge.judge(&json)));
+    let judged = tasks::heavy(tasks::HEAVY_FROM, work).await;
+    // Many of them are not one turn.
+    tokio::task::yield_now().await;
     judged.unwrap_or_else(|_| spare.judged(Err(vec!["judging it panicked".to_owned()])))
 }

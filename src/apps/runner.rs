@@ -1,18 +1,15 @@
 //! Reads the stored apps for as long as the node runs: when it is rung, and about every 4 seconds.
 //!
-//! In: time, the bell of [`Apps`](super::Apps), whether the link to Redis is up, the store. Out: readings
-//! into [`Keeper`], and what the log says of a store that does not answer. Owner: the control runtime.
+//! In: time, the bell of [`Apps`](super::Apps), the store. Out: readings into [`Keeper`], and what the log
+//! says of a store that does not answer. Owner: the control runtime.
 //! Bounds: one reading at a time; one that is not answered ends by the timeout of its link. Between two
 //! lies [`REST`] at least, however often it is rung.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-
 use super::keeper::Keeper;
 use super::store::StoreError;
-use crate::broker::BrokerHealth;
 
 /// For so long it is waited for a bell at the most. Nodes wait for different times, so that they do not
 /// all read at once.
@@ -27,7 +24,7 @@ const REST: Duration = Duration::from_millis(50);
 const FIRST_WITHIN: Duration = Duration::from_secs(3);
 
 /// Reads for as long as the node runs.
-pub async fn run(keeper: Arc<Keeper>, mut health: watch::Receiver<BrokerHealth>) {
+pub async fn run(keeper: Arc<Keeper>) {
     let mut failing = Failing::default();
     let begun_at = Instant::now();
     loop {
@@ -42,26 +39,7 @@ pub async fn run(keeper: Arc<Keeper>, mut health: watch::Receiver<BrokerHealth>)
             keeper.wait_no_longer();
         }
         tokio::time::sleep(REST).await;
-        let _ = tokio::time::timeout(spread(every), called(&keeper, &mut health)).await;
-    }
-}
-
-/// Until a reading is wanted at once. Cancel-safe.
-async fn called(keeper: &Keeper, health: &mut watch::Receiver<BrokerHealth>) {
-    let is_up = |health: &BrokerHealth| !matches!(health, BrokerHealth::Down(_));
-    let mut was_up = is_up(&health.borrow_and_update());
-    let link_comes_back = async {
-        while health.changed().await.is_ok() {
-            let now = is_up(&health.borrow_and_update());
-            if now && !std::mem::replace(&mut was_up, now) {
-                return;
-            }
-        }
-        std::future::pending().await
-    };
-    tokio::select! {
-        () = keeper.apps.rung() => {}
-        () = link_comes_back => {}
+        let _ = tokio::time::timeout(spread(every), keeper.apps.rung()).await;
     }
 }
 

@@ -44,12 +44,12 @@ pub(super) fn longest(apps: &Settings) -> (Duration, Duration) {
 
 /// What judges tokens by the apps.
 pub(super) struct TokenRules {
-    pub(super) verifier: Arc<Verifier>,
-    pub(super) checks: Arc<Checks>,
+    verifier: Arc<Verifier>,
+    checks: Arc<Checks>,
     /// `session.info_bytes_max`.
-    pub(super) info_bytes_max: usize,
+    info_bytes_max: usize,
     /// The apps whose rules are in force: those that are the same next time keep theirs.
-    pub(super) taken: Mutex<Settings>,
+    taken: Mutex<Settings>,
 }
 
 /// Who is told of changes.
@@ -122,6 +122,19 @@ impl Followers {
 }
 
 impl TokenRules {
+    pub(super) fn new(
+        verifier: &Arc<Verifier>,
+        checks: &Arc<Checks>,
+        info_bytes_max: usize,
+    ) -> Self {
+        Self {
+            verifier: Arc::clone(verifier),
+            checks: Arc::clone(checks),
+            info_bytes_max,
+            taken: Mutex::default(),
+        }
+    }
+
     /// Judges tokens by what these apps set. An app with a key that cannot be used has none: its tokens
     /// are refused, and those of the others are not.
     pub(super) fn take(&self, apps: &Settings) {

@@ -19,7 +19,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -220,12 +220,7 @@ impl Parts {
         let verifier = Arc::new(verifier.revoking(cluster.revoking.known.clone()));
         let checks = Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.checks));
         checks.follow();
-        let rules = TokenRules {
-            verifier: Arc::clone(&verifier),
-            checks: Arc::clone(&checks),
-            info_bytes_max: config.session.info_bytes_max,
-            taken: Mutex::default(),
-        };
+        let rules = TokenRules::new(&verifier, &checks, config.session.info_bytes_max);
         apps.taken_by(move |settings| rules.take(settings));
         let services = Arc::new(Services {
             config: Arc::clone(&config),

@@ -385,6 +385,14 @@ fn fault(error: &BrokerError) -> Fault {
 mod tests {
     use super::*;
     use crate::broker::Place;
+    use crate::broker::memory::MemoryBroker;
+    use crate::broker::memory::clock::Clock;
+    use crate::broker::publication::Publication;
+    use crate::broker::queue::Content;
+    use crate::broker::queue::entry::{self, QueuedMessage};
+    use crate::config::load::defaults;
+    use fanfare_protocol::data::Data;
+    use fanfare_protocol::ids::{App, Position, Priority, Topic};
 
     const HELD: HeldPartition = HeldPartition {
         partition: 7,
@@ -434,5 +442,55 @@ mod tests {
         one.is(PartitionState::Refused);
         let looked = one.looked(10);
         assert_eq!((looked.seen, looked.depths), (Seen::Refused, None));
+    }
+
+    /// An entry of the app `shop`.
+    fn of_shop() -> FetchedEntry {
+        let topic = Topic::new(&App::new("shop").unwrap(), "orders:7").unwrap();
+        let message = QueuedMessage {
+            publication: Publication::new(Data::Json("1".into()), 1_000),
+            expires_ms: None,
+            traceparent: None,
+            topic,
+        };
+        FetchedEntry {
+            partition: HELD.partition,
+            priority: Priority::Normal,
+            id: Position { ms: 1_000, seq: 0 },
+            content: Content::Blob(entry::encode(&message).into()),
+            starts: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_entry_of_an_unknown_app_waits_until_apps_were_read_after_it_was_fetched() {
+        let config = defaults();
+        let metrics = Arc::new(Metrics::new(1));
+        let (broker, _feed) = MemoryBroker::new(Clock::System, Arc::clone(&metrics));
+        let context = Context {
+            broker: Arc::new(Broker::Memory(broker)),
+            apps: Arc::new(Apps::of(&config)),
+            config: Arc::new(config),
+            tracer: Arc::new(Tracer::without_exporter(Arc::clone(&metrics.trace))),
+            metrics,
+        };
+        let begun_at = Instant::now();
+        let judge = async || {
+            let mut partitions = [fetched(PartitionState::Held(depths(0)))];
+            let entries = [of_shop()];
+            let judged = context.judge(&entries, (2_000, begun_at), &mut partitions);
+            let buried = judged.await.iter().any(judge::is_of_unknown_app);
+            (
+                buried,
+                partitions[0].fault.as_ref().map(|fault| fault.is_outage),
+            )
+        };
+        context.apps.are_unread();
+        assert_eq!(judge().await, (false, Some(true)));
+        let before = begun_at.checked_sub(Duration::from_millis(1)).unwrap();
+        context.apps.were_read(before);
+        assert_eq!(judge().await, (false, Some(true)), "that began before");
+        context.apps.were_read(Instant::now());
+        assert_eq!(judge().await, (true, None));
     }
 }

@@ -5,7 +5,7 @@
 //! one look. One change or reading after the other, so that a reading that began before a change never
 //! undoes it. A change holds here at once, and elsewhere when the others read. Bounds: those of the store;
 //! [`NAMESPACES_MAX`](super::stored::NAMESPACES_MAX) namespaces of an app that is set,
-//! [`NAMESPACES_ALL_MAX`] of all.
+//! [`NAMESPACES_ALL_MAX`](super::stored::NAMESPACES_ALL_MAX) of all.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,9 +21,6 @@ use crate::config::inputs::TryKey;
 use crate::telemetry::app_metrics::AppMetrics;
 use crate::telemetry::fields::List;
 use fanfare_protocol::ids::App;
-
-/// Most namespaces of all stored apps together. An app that is there already stays.
-pub const NAMESPACES_ALL_MAX: usize = 20_000;
 
 /// Most names of apps with faults that the health tells.
 const NAMED_MAX: usize = 8;
@@ -163,15 +160,13 @@ impl Keeper {
         if self.is_in_file(app) {
             return Ok(Set::InFile);
         }
-        let (beside, life) = {
+        let life = {
             let known = self.known();
-            let life = known.stored().get(app).map(|stored| stored.mark.life);
-            (known.namespaces_beside(app), life)
+            if let Err(all) = known.has_room(app, judged.namespaces_count()) {
+                return Ok(Set::TooManyNamespaces(all));
+            }
+            known.stored().get(app).map(|stored| stored.mark.life)
         };
-        let all = beside + judged.namespaces_count();
-        if all > NAMESPACES_ALL_MAX {
-            return Ok(Set::TooManyNamespaces(all));
-        }
         let before = Before {
             life,
             read_to: reading.read_to.number,

@@ -25,6 +25,8 @@ use fanfare_protocol::ids::App;
 const FAULTS_MAX: usize = 8;
 /// Most namespaces of an app that is set, with `default`.
 pub const NAMESPACES_MAX: usize = 200;
+/// Most namespaces of all stored apps together. An app that is there already stays.
+pub const NAMESPACES_ALL_MAX: usize = 20_000;
 /// Most characters of a name that is none of an app.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -234,12 +236,22 @@ impl Known {
         self.stored.iter().filter(|(_, one)| one.is_lost)
     }
 
-    /// How many namespaces all stored apps have that are in force, but for this one.
-    #[must_use]
-    pub fn namespaces_beside(&self, app: &App) -> usize {
-        let others = self.stored.iter().filter(|(other, _)| *other != app);
-        let settings = others.filter_map(|(_, one)| one.settings.as_ref());
-        settings.map(|settings| settings.namespaces.len()).sum()
+    /// Whether an app may have so many namespaces. Where all are too many already, one that is there may
+    /// be set again with no more than it has.
+    ///
+    /// # Errors
+    /// How many all stored apps would have, above [`NAMESPACES_ALL_MAX`].
+    pub fn has_room(&self, app: &App, namespaces: usize) -> Result<(), usize> {
+        let of = |one: &StoredApp| {
+            let settings = one.settings.as_ref();
+            settings.map_or(0, |settings| settings.namespaces.len())
+        };
+        let own = self.stored.get(app).map_or(0, of);
+        let all = self.stored.values().map(of).sum::<usize>() - own + namespaces;
+        match all > NAMESPACES_ALL_MAX && namespaces > own {
+            true => Err(all),
+            false => Ok(()),
+        }
     }
 
     /// By what rows are judged now.

@@ -316,4 +316,16 @@ fn an_app_that_is_set_has_a_bound_of_namespaces_and_one_that_is_there_has_not() 
         "{faults:?}"
     );
     assert!(judge.read(json(NAMESPACES_MAX + 1).as_bytes()).is_ok());
+
+    // Of all together too; what is there may be set again and made smaller.
+    let (mut rig, large) = (rig, Bytes::from(json(4_001)));
+    for n in 0..5 {
+        let judged = rig.known.judge().judge(&large);
+        let mark = Mark { life: 1, number: 1 };
+        rig.known.put(&app(&format!("a{n}")), &large, mark, judged);
+    }
+    assert_eq!(rig.known.has_room(&app("a0"), 4_002), Err(20_006));
+    assert_eq!(rig.known.has_room(&app("a0"), 4_001), Ok(()));
+    assert_eq!(rig.known.has_room(&app("a0"), 3), Ok(()));
+    assert_eq!(rig.known.has_room(&app("new"), 1), Err(20_006));
 }

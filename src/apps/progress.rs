@@ -2,9 +2,11 @@
 //!
 //! In: readings and changes. Out: nothing but itself. Owner: [`super::keeper`].
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::stored::ReadTo;
+use fanfare_protocol::ids::App;
 
 /// How far was read.
 #[derive(Debug, Default)]
@@ -13,6 +15,8 @@ pub(super) struct Reading {
     pub(super) number: Option<Box<str>>,
     /// How far that is.
     pub(super) read_to: ReadTo,
+    /// The apps that were read in rounds of a reading that has not ended.
+    pub(super) swept: BTreeSet<App>,
     /// When all was looked at.
     pub(super) looked_at: Option<Instant>,
     /// When all was read.

@@ -2,7 +2,8 @@
 //!
 //! In: the store, by [`super::runner`]. Out: what was read is put in force in one step, and an app that the
 //! store has lost is put back. Owns nothing. JSON is judged while another thread goes on with the runtime, one app
-//! at a time: neither a lock nor the other parts of the node wait for it. Bounds: one
+//! at a time: neither a lock nor the other parts of the node wait for it, and a change of an app no longer
+//! than one round. Bounds: one
 //! reading at a time; the JSON of [`ROWS_MAX`] apps or [`ROWS_BYTES_MAX`] bytes in one answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +25,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How often all of them are read: such a program may have written as many bytes as there were.
 const WHOLE_EVERY: Duration = Duration::from_secs(3_600);
 
+/// How long a round of a reading judges apps, before a change that waits has its turn.
+const ROUND: Duration = Duration::from_millis(500);
+
 /// What was read of an app.
 type Row = (App, Mark, Bytes, Judged);
 
@@ -33,21 +37,29 @@ impl Keeper {
     /// # Errors
     /// [`StoreError`]: what is known stays.
     pub(super) async fn read(&self) -> Result<(), StoreError> {
-        let mut reading = self.turn.lock().await;
         let begun_at = Instant::now();
-        if let Err(error) = self.read_on(&mut reading).await {
-            self.metrics.failed.add(1);
-            reading.number = None;
-            self.troubled("what is stored cannot be read".to_owned());
-            return Err(error);
+        loop {
+            let mut reading = self.turn.lock().await;
+            match self.read_on(&mut reading).await {
+                Ok(true) => break,
+                // In the order in which they have asked for the turn.
+                Ok(false) => {}
+                Err(error) => {
+                    self.metrics.failed.add(1);
+                    reading.number = None;
+                    self.troubled("what is stored cannot be read".to_owned());
+                    return Err(error);
+                }
+            }
         }
-        drop(reading);
         self.apps.were_read(begun_at);
         self.wait_no_longer();
         Ok(())
     }
 
-    async fn read_on(&self, reading: &mut MutexGuard<'_, Reading>) -> Result<(), StoreError> {
+    /// One round of a reading. True: it has brought all.
+    async fn read_on(&self, reading: &mut MutexGuard<'_, Reading>) -> Result<bool, StoreError> {
+        let until = Instant::now() + ROUND;
         let is_due = |at: Option<Instant>, every| at.is_none_or(|at| at.elapsed() >= every);
         let is_whole = is_due(reading.whole_at, WHOLE_EVERY);
         if is_whole || is_due(reading.looked_at, LOOK_EVERY) {
@@ -59,7 +71,11 @@ impl Keeper {
         let trouble = match page {
             Page::Same => None,
             Page::All(index) => {
-                self.take_all(&index, reading.read_to, is_whole).await?;
+                if !self.take_all(&index, reading, (is_whole, until)).await? {
+                    reading.number = None;
+                    return Ok(false);
+                }
+                reading.swept.clear();
                 reading.read_to = ReadTo {
                     number: index.read_to(),
                     others: index.others,
@@ -80,35 +96,51 @@ impl Keeper {
         if trouble.is_some() {
             reading.number = None;
         }
-        self.judge_anew().await;
+        if !self.judge_anew(until).await {
+            return Ok(false);
+        }
         let lost = match trouble {
             None => self.put_back(reading).await?,
             Some(_) => None,
         };
         self.set_trouble(trouble.or(lost));
-        Ok(())
+        Ok(true)
     }
 
-    /// Takes what is said of all apps, and reads what is new of them.
+    /// Takes what is said of all apps, and reads what is new of them. False: not all of that was read.
     async fn take_all(
         &self,
         index: &Index,
-        since: ReadTo,
-        is_whole: bool,
-    ) -> Result<(), StoreError> {
-        let found = self.known().compare(index, since, is_whole);
-        let rows = self.rows(&found).await?;
+        reading: &mut Reading,
+        (is_whole, until): (bool, Instant),
+    ) -> Result<bool, StoreError> {
+        let found = {
+            let known = self.known();
+            let mut found = known.compare(index, reading.read_to, is_whole);
+            let is_swept = |app: &App| reading.swept.contains(app);
+            found
+                .wanted
+                .retain(|(app, mark, bytes)| !is_swept(app) || !known.is_so(app, *mark, *bytes));
+            found
+        };
+        let (rows, is_all) = self.rows(&found, until).await?;
+        let swept = rows.iter().map(|(app, ..)| app.clone());
+        reading.swept.extend(swept);
         let mut known = self.known();
         let mut news = known.take(&found);
         for (app, mark, json, judged) in rows {
             news.merge(known.put(&app, &json, mark, judged));
         }
         self.take(&known, &news);
-        Ok(())
+        Ok(is_all)
     }
 
-    /// The JSON of all apps that are wanted, judged.
-    async fn rows(&self, found: &Differences) -> Result<Vec<Row>, StoreError> {
+    /// The JSON of all apps that are wanted, judged, or of some of them when it is so late.
+    async fn rows(
+        &self,
+        found: &Differences,
+        until: Instant,
+    ) -> Result<(Vec<Row>, bool), StoreError> {
         let mut rows = Vec::with_capacity(found.wanted.len());
         let mut wanted = &found.wanted[..];
         while !wanted.is_empty() {
@@ -124,13 +156,16 @@ impl Keeper {
                 let Some(json) = json else { continue };
                 let judged = judge(self.judge(), json.clone()).await;
                 rows.push((app.clone(), *mark, json, judged));
+                if Instant::now() >= until && rows.len() < found.wanted.len() {
+                    return Ok((rows, false));
+                }
             }
         }
-        Ok(rows)
+        Ok((rows, true))
     }
 
-    /// Judges those anew that were judged by another file.
-    async fn judge_anew(&self) {
+    /// Judges those anew that were judged by another file. False: not all when it is so late.
+    async fn judge_anew(&self, until: Instant) -> bool {
         let apps = self.known().judged_before();
         for app in apps {
             let stored = self.known().stored().get(&app).cloned();
@@ -140,7 +175,11 @@ impl Keeper {
             let news = known.put(&app, &stored.json, stored.mark, judged);
             known.still_lost(&app, stored.is_lost);
             self.take(&known, &news);
+            if Instant::now() >= until {
+                return known.judged_before().is_empty();
+            }
         }
+        true
     }
 
     /// Puts apps back that the store has lost. Why not all are back, for people.

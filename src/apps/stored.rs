@@ -285,6 +285,18 @@ impl Known {
         old.map(|(app, _)| app.clone()).collect()
     }
 
+    /// Whether an app is known just as this is said of it.
+    #[must_use]
+    pub fn is_so(&self, app: &App, mark: Mark, bytes: usize) -> bool {
+        let stored = self.stored.get(app);
+        stored.is_some_and(|stored| {
+            // What is said of lives may have been lost.
+            let is_of_life = mark.life == 0 || stored.mark.life == mark.life;
+            let is_of_change = stored.mark.number == mark.number && stored.json.len() == bytes;
+            is_of_life && is_of_change && !stored.is_lost
+        })
+    }
+
     /// What has to be read after this was said of all apps. `whole` reads all of them.
     #[must_use]
     pub fn compare(&self, index: &Index, since: ReadTo, whole: bool) -> Differences {
@@ -298,10 +310,7 @@ impl Known {
                 continue;
             };
             missing.remove(&app);
-            let is_same = self.stored.get(&app).is_some_and(|stored| {
-                stored.mark == row.mark && stored.json.len() == row.bytes && !stored.is_lost
-            });
-            if whole || by_others > 0 || !is_same {
+            if whole || by_others > 0 || !self.is_so(&app, row.mark, row.bytes) {
                 found.wanted.push((app, row.mark, row.bytes));
             }
         }

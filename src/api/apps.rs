@@ -21,6 +21,7 @@ use super::schema::{BadRequest, BodyRefused, Refused};
 use super::state::ApiState;
 use crate::apps::keeper::{Removed, Set, Shown, Source};
 use crate::apps::store::{BYTES_MAX, StoreError};
+use crate::apps::stored::{Judged, NAMESPACES_ALL_MAX, StoredApp};
 use crate::broker::BrokerError;
 use crate::config::app_reader::{APPS_MAX, JSON_BYTES_MAX};
 use crate::config::faults::{Fault, Faults};
@@ -35,6 +36,8 @@ const FAULTS_MAX: usize = 20;
 const FAULT_CHARS_MAX: usize = 300;
 /// What stands in place of a secret.
 const HIDDEN: &str = "***";
+/// Why nothing is said of an app that is not known.
+const UNREAD: &str = "which apps are stored was not read yet: try again";
 /// About what an app takes in a list.
 const ROW_BYTES: usize = 128;
 
@@ -144,7 +147,7 @@ pub struct AppRemoved {
 #[derive(Debug, ToSchema)]
 #[schema(example = json!({"auth": {"anonymous": true}, "namespaces": {"chat": {"presence": true}}}))]
 pub struct AppBody {
-    /// `keys`, `issuers`, `issuer`, `audience`, `anonymous`, `token_life_max_s`.
+    /// `keys`, `issuers`, `issuer`, `audience`, `anonymous`, `authorize_connect`, `token_life_max_s`.
     #[schema(nullable = false, value_type = Option<Object>)]
     pub auth: Option<()>,
     /// Options by namespace.
@@ -216,13 +219,17 @@ pub(super) async fn get_app(
     AppName(app): AppName,
     Fields(NoFields): Fields<NoFields>,
 ) -> Result<Response, ApiError> {
-    let shown = state.keeper.show(&app).ok_or_else(|| not_there(&app))?;
+    let shown = state.keeper.show(&app);
+    let shown = shown.ok_or_else(|| match state.apps.are_read() {
+        true => not_there(&app),
+        false => WireError::new(ErrorCode::Unavailable, UNREAD),
+    })?;
     let stored = shown.stored.as_ref();
     let bytes = stored.map_or(0, |stored| stored.json.len());
     let answered = tasks::heavy(bytes, || {
         wanted.ok(&AppAnswer {
             row: AppRow::from(&shown),
-            settings: stored.and_then(|stored| without_secrets(&stored.json)),
+            settings: stored.and_then(without_secrets),
             faults: stored.map_or_else(Vec::new, |stored| stored.faults.clone()),
         })
     });
@@ -231,7 +238,7 @@ pub(super) async fn get_app(
 
 /// Store the settings of an app, in place of those that were stored.
 ///
-/// They are in force on the node that is asked when it answers, and on all others within 5 seconds.
+/// They are in force on the node that is asked when it answers, and soon on all others: within 5 seconds.
 /// Sessions of the app are judged again. Safe to repeat. The body is JSON of at most 65,536 bytes; with
 /// any fault in it nothing changes.
 #[utoipa::path(
@@ -260,18 +267,32 @@ pub(super) async fn put_app(
     {
         return Err(in_file(&app).into());
     }
-    let json = tasks::heavy(sent.bytes.len(), || json_of(&admitted.state, &app, &sent)).await?;
+    let read = tasks::heavy(sent.bytes.len(), || json_of(&admitted.state, &app, &sent));
+    let (json, judged) = read.await?;
     let about = About::default().with("app", app.as_str());
     admitted.audit("put_app", about).await?;
-    match keeper.set(&app, &json).await.map_err(broker_error)? {
-        Set::Done(changed) => Ok(wanted.ok(&AppSet {
-            app: app.to_string(),
-            changed,
-        })),
+    let set = keeper.set(&app, &json, judged).await;
+    match set.map_err(broker_error)? {
+        Set::Done(changed) => {
+            if changed {
+                ring(&admitted.state).await;
+            }
+            Ok(wanted.ok(&AppSet {
+                app: app.to_string(),
+                changed,
+            }))
+        }
         Set::InFile => Err(in_file(&app).into()),
         Set::TooMany(count) => {
             let text = format!(
                 "{count} apps are stored, and at most {APPS_MAX} can be: remove one that is not used"
+            );
+            Err(WireError::new(ErrorCode::LimitExceeded, text).into())
+        }
+        Set::TooManyNamespaces(count) => {
+            let text = format!(
+                "all stored apps together would have {count} namespaces, and may have \
+                 {NAMESPACES_ALL_MAX}: remove some that are not used, or an app"
             );
             Err(WireError::new(ErrorCode::LimitExceeded, text).into())
         }
@@ -307,16 +328,24 @@ pub(super) async fn delete_app(
     let about = About::default().with("app", app.as_str());
     admitted.audit("delete_app", about).await?;
     match keeper.remove(&app).await.map_err(broker_error)? {
-        Removed::Done => Ok(wanted.ok(&AppRemoved {
-            app: app.to_string(),
-        })),
+        Removed::Done => {
+            ring(&admitted.state).await;
+            Ok(wanted.ok(&AppRemoved {
+                app: app.to_string(),
+            }))
+        }
         Removed::InFile => Err(in_file(&app).into()),
         Removed::NotThere => Err(not_there(&app).into()),
     }
 }
 
+/// A bell that is lost costs some seconds: nodes look by themselves.
+async fn ring(state: &ApiState) {
+    let _ = state.directory.apps_set().await;
+}
+
 /// The JSON of a body, judged, in the form in which it is stored: one text for equal settings.
-fn json_of(state: &ApiState, app: &App, sent: &Sent) -> Result<String, WireError> {
+fn json_of(state: &ApiState, app: &App, sent: &Sent) -> Result<(String, Judged), WireError> {
     if sent.encoding != Encoding::Json {
         let text = "the settings of an app are read as application/json only";
         return Err(WireError::new(ErrorCode::UnsupportedMediaType, text));
@@ -325,12 +354,12 @@ fn json_of(state: &ApiState, app: &App, sent: &Sent) -> Result<String, WireError
         let text = format!("the settings of an app have at most {JSON_BYTES_MAX} bytes");
         return Err(WireError::new(ErrorCode::TooLarge, text));
     }
-    let judged = state.keeper.judge(&sent.bytes);
-    judged.map_err(|faults| WireError::bad_request(told(app, &faults)))?;
+    let judge = state.keeper.judge();
+    let settings = judge.read_new(&sent.bytes);
+    let settings = settings.map_err(|faults| WireError::bad_request(told(app, &faults)))?;
     let value = serde_json::from_slice::<serde_json::Value>(&sent.bytes);
-    value
-        .map(|value| value.to_string())
-        .map_err(|error| WireError::bad_request(format!("not JSON: {error}")))
+    let value = value.map_err(|error| WireError::bad_request(format!("not JSON: {error}")))?;
+    Ok((value.to_string(), judge.judged(Ok(settings))))
 }
 
 /// All faults, each with the path of what is wrong.
@@ -362,24 +391,37 @@ fn told(app: &App, faults: &Faults) -> String {
     )
 }
 
-/// What is stored, without secrets; `None` where it is no JSON.
-fn without_secrets(json: &str) -> Option<serde_json::Value> {
-    fn hide(value: &mut serde_json::Value) {
+/// What is stored, without secrets; `None` where it is no JSON. Of what has faults no text is shown but
+/// that of known sections without secrets: a secret may stand under a misspelt name.
+fn without_secrets(stored: &StoredApp) -> Option<serde_json::Value> {
+    fn hide(value: &mut serde_json::Value, is_open: bool) {
         match value {
             serde_json::Value::Object(fields) => {
                 for (name, field) in fields {
                     match name.as_str() {
                         "secret" => *field = HIDDEN.into(),
-                        _ => hide(field),
+                        _ => hide(field, is_open),
                     }
                 }
             }
-            serde_json::Value::Array(items) => items.iter_mut().for_each(hide),
+            serde_json::Value::Array(items) => {
+                items.iter_mut().for_each(|item| hide(item, is_open));
+            }
+            serde_json::Value::String(text) if !is_open => HIDDEN.clone_into(text),
             _ => {}
         }
     }
-    let mut value = serde_json::from_str(json).ok()?;
-    hide(&mut value);
+    let mut value: serde_json::Value = serde_json::from_slice(&stored.json).ok()?;
+    let is_well = stored.faults.is_empty();
+    match &mut value {
+        serde_json::Value::Object(sections) => {
+            for (name, section) in sections {
+                let is_open = ["namespaces", "inbox", "everyone"].contains(&name.as_str());
+                hide(section, is_well || is_open);
+            }
+        }
+        other => hide(other, is_well),
+    }
     Some(value)
 }
 

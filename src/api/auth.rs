@@ -229,11 +229,11 @@ impl<A: Asks> Admitted<A> {
         let app = Some(self.caller.app.clone());
         let judged = calls::app_of(&client, app, (&default, is_known), SystemTime::now());
         if let Err(why) = judged {
-            let (error, reason) = not_in_app(&client, why);
+            let (error, reason) = not_in_app(state, &client, why);
             return Err(refused(error, reason));
         }
         self.caller.client = client;
-        self.caller.is_only_app = apps.len() == 1;
+        self.caller.is_only_app = is_only_app(state);
         let begun = A::begin(self.caller.subject());
         begun.map_err(|denied| self.caller.told(&self.state, denied, ""))?;
         Ok(self)
@@ -329,13 +329,13 @@ fn in_app(
     let judged = named_app(headers).and_then(|named| {
         let is_known = |app: &App| apps.contains_key(app);
         let judged = calls::app_of(&client, named, (&default, is_known), SystemTime::now());
-        judged.map_err(|why| not_in_app(&client, why))
+        judged.map_err(|why| not_in_app(state, &client, why))
     });
     match judged {
         Ok(app) => Ok(Caller {
             client,
             app,
-            is_only_app: apps.len() == 1,
+            is_only_app: is_only_app(state),
             key,
             peer: None,
         }),
@@ -361,7 +361,12 @@ fn named_app(headers: &HeaderMap) -> Result<Option<App>, (HttpError, ApiRefusal)
     })
 }
 
-fn not_in_app(client: &ApiClient, why: Refused) -> (HttpError, ApiRefusal) {
+/// Whether there is no app but `default`, as far as that can be said.
+fn is_only_app(state: &ApiState) -> bool {
+    state.apps.are_read() && state.apps.all().len() == 1
+}
+
+fn not_in_app(state: &ApiState, client: &ApiClient, why: Refused) -> (HttpError, ApiRefusal) {
     let name = &client.name;
     match why {
         Refused::Expired => {
@@ -373,6 +378,16 @@ fn not_in_app(client: &ApiClient, why: Refused) -> (HttpError, ApiRefusal) {
             let text =
                 format!("the API client `{name}` is of another app than `Fanfare-App` names");
             (HttpError::new(ErrorCode::Forbidden, text), ApiRefusal::App)
+        }
+        Refused::UnknownApp(app) if !state.apps.are_read() => {
+            let text = format!(
+                "whether there is an app `{}` is not known yet: try again",
+                app.as_str()
+            );
+            (
+                HttpError::new(ErrorCode::Unavailable, text),
+                ApiRefusal::App,
+            )
         }
         Refused::UnknownApp(app) => {
             let text = format!("there is no app `{}`", app.as_str());

@@ -130,6 +130,9 @@ pub trait Directory: Send + Sync {
         issued_before: Option<u64>,
     ) -> Answer<'a, Revoked>;
 
+    /// Tells every node that an app was set or removed, so that it reads which.
+    fn apps_set(&self) -> Answer<'_, ()>;
+
     /// Tells a node to leave.
     fn drain<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()>;
 }

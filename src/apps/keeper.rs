@@ -1,25 +1,29 @@
 //! Who keeps the apps of this node: sets them by the API, and holds what the store and the file say.
 //!
-//! In: calls of the API, readings of [`super::runner`], another file on SIGHUP. Out: [`Apps`] is replaced
+//! In: calls of the API, readings ([`super::reading`]), another file on SIGHUP. Out: [`Apps`] is replaced
 //! where something differs, and what the log is told. Owner of [`Known`], under a lock that is held for
-//! one look or one reading. One change or reading after the other, so that a reading that began before a
-//! change never undoes it. A change holds here at once, and elsewhere when the others read.
+//! one look. One change or reading after the other, so that a reading that began before a change never
+//! undoes it. A change holds here at once, and elsewhere when the others read. Bounds: those of the store;
+//! [`NAMESPACES_MAX`](super::stored::NAMESPACES_MAX) namespaces of an app that is set,
+//! [`NAMESPACES_ALL_MAX`](super::stored::NAMESPACES_ALL_MAX) of all.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::store::{Page, Put, Store, StoreError};
-use super::stored::{Filed, Known, News, StoredApp};
+use super::progress::Reading;
+use super::store::{Before, Mark, Put, Store, StoreError};
+use super::stored::{Filed, Judge, Judged, Known, News, StoredApp};
 use super::{Apps, Settings};
-use crate::config::app::AppSettings;
 use crate::config::app_reader::Inherited;
-use crate::config::faults::Faults;
 use crate::config::inputs::TryKey;
 use crate::telemetry::app_metrics::AppMetrics;
 use crate::telemetry::fields::List;
 use fanfare_protocol::ids::App;
+
+/// Most names of apps with faults that the health tells.
+const NAMED_MAX: usize = 8;
 
 /// From where an app has its settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +59,8 @@ pub enum Set {
     TooMany(u64),
     /// All together would have so many bytes.
     TooLarge(u64),
+    /// All together would have so many namespaces.
+    TooManyNamespaces(usize),
 }
 
 /// What came of removing an app.
@@ -70,24 +76,17 @@ pub enum Removed {
 
 /// See the module.
 pub struct Keeper {
-    apps: Arc<Apps>,
-    store: Store,
+    pub(super) apps: Arc<Apps>,
+    pub(super) store: Store,
     known: Mutex<Known>,
-    metrics: Arc<AppMetrics>,
+    pub(super) metrics: Arc<AppMetrics>,
     /// Held for a change or a reading.
-    turn: tokio::sync::Mutex<Reading>,
+    pub(super) turn: tokio::sync::Mutex<Reading>,
     /// Why what is stored may not be all that is in force; `None`: it is.
     trouble: Mutex<Option<String>>,
     /// Whether the first reading is waited for: a node that lets somebody in before would know none of
     /// the stored apps.
     awaited: watch::Sender<bool>,
-}
-
-/// How far was read.
-#[derive(Debug, Default)]
-struct Reading {
-    number: Option<Box<str>>,
-    at: Option<Instant>,
 }
 
 impl std::fmt::Debug for Keeper {
@@ -109,6 +108,9 @@ impl Keeper {
             settings: (*apps.all()).clone(),
             inherited,
         };
+        if store.is_shared() {
+            apps.are_unread();
+        }
         let keeper = Self {
             apps,
             store,
@@ -122,7 +124,7 @@ impl Keeper {
         keeper
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+    pub(super) fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -132,45 +134,61 @@ impl Keeper {
         self.known().filed().settings.clone()
     }
 
-    /// Goes on with the apps of another file: `default` and its own.
+    /// Goes on with the apps of another file: `default` and its own at once, and what is stored as it was
+    /// until the next reading has judged it anew, which is made at once.
     pub fn refile(&self, filed: Filed) {
         let mut known = self.known();
-        known.refile(filed);
+        let news = known.refile(filed);
         self.apps.replace(known.merged());
-        self.count(&known);
+        self.tell(&known, &news);
+        drop(known);
+        self.apps.ring();
     }
 
-    /// Reads the settings of an app as [`Self::set`] wants them.
-    ///
-    /// # Errors
-    /// Every fault.
-    pub fn judge(&self, json: &[u8]) -> Result<AppSettings, Faults> {
-        self.known().judge(json)
+    /// By what the JSON of an app is judged.
+    #[must_use]
+    pub fn judge(&self) -> Judge {
+        self.known().judge()
     }
 
     /// Stores an app, whose JSON was judged. If it is dropped, it may have been stored.
     ///
     /// # Errors
     /// [`StoreError`]: it may have been stored.
-    pub async fn set(&self, app: &App, json: &str) -> Result<Set, StoreError> {
+    pub async fn set(&self, app: &App, json: &str, judged: Judged) -> Result<Set, StoreError> {
         let mut reading = self.turn.lock().await;
         if self.is_in_file(app) {
             return Ok(Set::InFile);
         }
-        // Whatever comes of it, the next reading reads all.
+        let life = {
+            let known = self.known();
+            if let Err(all) = known.has_room(app, judged.namespaces_count()) {
+                return Ok(Set::TooManyNamespaces(all));
+            }
+            known.stored().get(app).map(|stored| stored.mark.life)
+        };
+        let before = Before {
+            life,
+            read_to: reading.read_to.number,
+        };
+        // Whatever comes of it, the next reading looks at all.
         reading.number = None;
-        match self.store.put(app.as_str(), json).await? {
-            Put::TooMany(count) => Ok(Set::TooMany(count)),
-            Put::TooLarge(bytes) => Ok(Set::TooLarge(bytes)),
-            Put::Same => {
-                self.put_here(app, Some(json));
-                Ok(Set::Done(false))
-            }
-            Put::Stored => {
-                self.put_here(app, Some(json));
-                Ok(Set::Done(true))
-            }
-        }
+        let put = self.store.put(app.as_str(), json.as_bytes(), before);
+        let (is_changed, mark) = match put.await? {
+            Put::TooMany(count) => return Ok(Set::TooMany(count)),
+            Put::TooLarge(bytes) => return Ok(Set::TooLarge(bytes)),
+            Put::Removed => return Err(StoreError::Unexpected),
+            Put::Same(mark) => (false, mark),
+            Put::Stored(mark) => (true, mark),
+        };
+        self.put_here(app, &Bytes::copy_from_slice(json.as_bytes()), mark, judged);
+        Ok(Set::Done(is_changed))
+    }
+
+    fn put_here(&self, app: &App, json: &Bytes, mark: Mark, judged: Judged) {
+        let mut known = self.known();
+        let news = known.put(app, json, mark, judged);
+        self.take(&known, &news);
     }
 
     /// Removes an app. If it is dropped, it may have been removed.
@@ -180,110 +198,50 @@ impl Keeper {
     pub async fn remove(&self, app: &App) -> Result<Removed, StoreError> {
         let mut reading = self.turn.lock().await;
         let is_in_file = self.is_in_file(app);
+        let is_known = self.known().stored().contains_key(app);
         // What the file hides may be removed all the same.
-        if is_in_file && !self.known().stored().contains_key(app) {
+        if is_in_file && !is_known {
             return Ok(Removed::InFile);
         }
         reading.number = None;
-        if !self.store.remove(app.as_str()).await? {
+        if !self.store.remove(app.as_str(), is_known).await? {
             return Ok(Removed::NotThere);
         }
-        self.put_here(app, None);
-        Ok(Removed::Done)
-    }
-
-    /// Puts a change in force here.
-    fn put_here(&self, app: &App, json: Option<&str>) {
         let mut known = self.known();
-        let stored = known.stored().iter();
-        let others = stored.filter(|(other, _)| *other != app);
-        let row = |app: &App, json: &str| (app.to_string().into_bytes(), json.as_bytes().to_vec());
-        let mut rows: Vec<_> = others.map(|(app, one)| row(app, &one.json)).collect();
-        rows.extend(json.map(|json| row(app, json)));
-        let news = known.take(&rows);
-        self.tell(&mut known, news);
+        let news = known.remove(app);
+        self.take(&known, &news);
+        Ok(Removed::Done)
     }
 
     fn is_in_file(&self, app: &App) -> bool {
         self.known().filed().settings.contains_key(app)
     }
 
-    /// Reads the store, whole where nothing was read for `whole_after`.
-    ///
-    /// # Errors
-    /// [`StoreError`]: what is known stays.
-    pub(super) async fn read(&self, whole_after: std::time::Duration) -> Result<(), StoreError> {
-        let mut reading = self.turn.lock().await;
-        let is_due = reading.at.is_none_or(|at| at.elapsed() >= whole_after);
-        let number = reading.number.clone().filter(|_| !is_due);
-        let page = match self.store.read(number.as_deref()).await {
-            Ok(page) => page,
-            Err(error) => {
-                self.metrics.failed.add(1);
-                self.troubled("what is stored cannot be read".to_owned());
-                return Err(error);
-            }
+    /// All that is stored is taken, or why not.
+    pub(super) fn set_trouble(&self, trouble: Option<String>) {
+        let Some(why) = trouble else {
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            return;
         };
-        self.take(page, &mut reading);
-        self.wait_no_longer();
-        Ok(())
-    }
-
-    fn take(&self, page: Page, reading: &mut Reading) {
-        let trouble = match page {
-            Page::Same => None,
-            Page::All { number, rows } => {
-                *reading = Reading {
-                    number: Some(number),
-                    at: Some(Instant::now()),
-                };
-                let mut known = self.known();
-                let news = known.take(&rows);
-                self.tell(&mut known, news);
-                None
-            }
-            // What was stored once leaves its number behind: Redis has lost it, and nobody has
-            // removed these apps.
-            Page::Nothing => match self.known().stored().len() {
-                0 => None,
-                count => Some(format!(
-                    "Redis has lost the {count} stored apps; they stay until this node ends: put them again"
-                )),
-            },
-            Page::TooMany(count) => Some(format!("{count} apps are stored, too many to be read")),
-            Page::TooLarge(bytes) => Some(format!(
-                "the stored apps have {bytes} bytes, too many to be read"
-            )),
-        };
-        match trouble {
-            Some(trouble) => {
-                reading.number = None;
-                self.refuse_reading(trouble);
-            }
-            None => *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None,
+        if self.troubled(why.clone()) {
+            tracing::error!(
+                event = "stored_apps_refused",
+                trouble = why,
+                "what is stored of apps is not taken; what is known stays"
+            );
         }
     }
 
-    fn troubled(&self, why: String) -> bool {
+    /// Whether that is new.
+    pub(super) fn troubled(&self, why: String) -> bool {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = trouble.as_ref() != Some(&why);
         *trouble = Some(why);
         is_new
     }
 
-    /// What lies in the store cannot be taken: told once.
-    fn refuse_reading(&self, trouble: String) {
-        if self.troubled(trouble.clone()) {
-            tracing::error!(
-                event = "stored_apps_refused",
-                trouble,
-                "what is stored of apps is not taken; what is known stays"
-            );
-        }
-    }
-
     /// Puts in force what has changed, and tells it.
-    fn tell(&self, known: &mut Known, news: News) {
+    pub(super) fn take(&self, known: &Known, news: &News) {
         if news.is_change() {
             self.apps.replace(known.merged());
             tracing::info!(
@@ -293,6 +251,10 @@ impl Keeper {
                 "apps were set or removed by the API"
             );
         }
+        self.tell(known, news);
+    }
+
+    fn tell(&self, known: &Known, news: &News) {
         for (app, faults) in &news.refused {
             tracing::error!(
                 event = "stored_app_refused",
@@ -308,12 +270,19 @@ impl Keeper {
                 "these stored apps are in the file of this node too, which wins"
             );
         }
+        if !news.lost.is_empty() {
+            tracing::error!(
+                event = "stored_apps_lost",
+                apps = List::of(&news.lost).value(),
+                "Redis has lost these apps, which nobody has removed; they stay and are put back"
+            );
+        }
         self.count(known);
     }
 
     fn count(&self, known: &Known) {
-        self.metrics.apps.set(known.merged().len() as u64);
-        self.metrics.refused.set(known.refused_count() as u64);
+        self.metrics.apps.set(self.apps_count() as u64);
+        self.metrics.refused.set(known.refused().count() as u64);
     }
 
     /// All apps by name, those that are stored and not in force too.
@@ -342,8 +311,16 @@ impl Keeper {
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = self.known().refused_count();
-        let faulty = (refused > 0).then(|| format!("stored apps with faults: {refused}"));
+        let refused: Vec<_> = self.known().refused().collect();
+        let faulty = (!refused.is_empty()).then(|| {
+            let (count, some) = (refused.len(), refused.iter().take(NAMED_MAX));
+            let some: Vec<_> = some.map(String::as_str).collect();
+            let more = if count > some.len() { ", ..." } else { "" };
+            format!(
+                "stored apps with faults: {count} ({}{more})",
+                some.join(", ")
+            )
+        });
         trouble.clone().or(faulty)
     }
 

@@ -6,14 +6,18 @@
 //! are stored. Owner of nothing else.
 
 pub mod keeper;
+mod progress;
+mod reading;
 pub mod runner;
 pub mod store;
 pub mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::config::Config;
 use crate::config::app::AppSettings;
@@ -35,6 +39,23 @@ pub struct Apps {
     turn: Mutex<()>,
     /// How often they were replaced.
     changes: watch::Sender<u64>,
+    /// How far what is stored was read.
+    reach: watch::Sender<Reach>,
+    /// Whether that is not at all.
+    are_unread: Arc<AtomicBool>,
+    /// A reading of what is stored is wanted.
+    bell: Notify,
+}
+
+/// How far what is stored of apps was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Nothing is stored anywhere but here.
+    All,
+    /// Not yet.
+    Unread,
+    /// When the last reading began.
+    Read(Instant),
 }
 
 impl std::fmt::Debug for Apps {
@@ -58,7 +79,69 @@ impl Apps {
             take: OnceLock::new(),
             turn: Mutex::default(),
             changes: watch::Sender::new(0),
+            reach: watch::Sender::new(Reach::All),
+            are_unread: Arc::default(),
+            bell: Notify::new(),
         }
+    }
+
+    /// There are more that are stored, and none of them was read yet.
+    pub fn are_unread(&self) {
+        self.reach.send_replace(Reach::Unread);
+        self.are_unread.store(true, Ordering::Release);
+    }
+
+    /// A reading that began then has brought what is stored.
+    pub fn were_read(&self, begun_at: Instant) {
+        let goes_on = |reach: &mut Reach| match reach {
+            Reach::All => false,
+            Reach::Unread | Reach::Read(_) => {
+                *reach = Reach::Read(begun_at);
+                true
+            }
+        };
+        if self.reach.send_if_modified(goes_on) {
+            self.are_unread.store(false, Ordering::Release);
+        }
+    }
+
+    /// Set as long as [`Self::are_read`] is false.
+    #[must_use]
+    pub fn unread(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.are_unread)
+    }
+
+    /// Whether an app that is not here is none: what is stored was read once at least. Until then
+    /// nobody may be told that there is no such app.
+    #[must_use]
+    pub fn are_read(&self) -> bool {
+        !self.are_unread.load(Ordering::Acquire)
+    }
+
+    /// Waits for a reading that begins at this time or later, and asks for one. For ever, where what is
+    /// stored cannot be read. Cancel-safe.
+    pub async fn read_after(&self, at: Instant) {
+        let is_read = |reach: &Reach| match reach {
+            Reach::All => true,
+            Reach::Unread => false,
+            Reach::Read(begun_at) => *begun_at >= at,
+        };
+        let mut reach = self.reach.subscribe();
+        if !is_read(&reach.borrow_and_update()) {
+            self.ring();
+        }
+        // The sender is here, so this is no error.
+        let _ = reach.wait_for(is_read).await;
+    }
+
+    /// Asks for a reading of what is stored.
+    pub fn ring(&self) {
+        self.bell.notify_one();
+    }
+
+    /// Until that was asked for. Cancel-safe.
+    pub async fn rung(&self) {
+        self.bell.notified().await;
     }
 
     /// What there is now is taken by this, and each change before [`Self::replace`] returns: with its
@@ -229,6 +312,29 @@ mod tests {
         apps.replace(Settings::new());
         assert!(apps.get(&App::default_app()).is_some() && apps.get(&app("shop")).is_none());
         assert_eq!(changed(&before, &apps.all()).len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_reading_that_is_waited_for_is_asked_for_and_must_begin_later() {
+        let apps = Apps::new(settings(&[]));
+        let at = Instant::now();
+        apps.read_after(at).await;
+        assert!(apps.are_read(), "nothing is stored elsewhere");
+        apps.are_unread();
+        assert!(!apps.are_read() && apps.unread().load(Ordering::Acquire));
+        let waits = async || {
+            let waiting = apps.read_after(at);
+            tokio::time::timeout(std::time::Duration::from_millis(50), waiting)
+                .await
+                .is_err()
+        };
+        assert!(waits().await);
+        apps.rung().await;
+        let before = at.checked_sub(std::time::Duration::from_millis(1)).unwrap();
+        apps.were_read(before);
+        assert!(apps.are_read() && waits().await, "it began before");
+        apps.were_read(at);
+        assert!(!waits().await);
     }
 
     #[test]

@@ -78,6 +78,9 @@ pub enum TokenError {
     /// There is no such app, or there is no more.
     #[error("the token is one of an app that is not known here")]
     UnknownApp,
+    /// There may be such an app: which ones are stored was not read yet.
+    #[error("whether there is an app as the token names it is not known yet: try again")]
+    AppsUnread,
     /// `nbf` lies ahead.
     #[error("the token is not valid yet (`nbf`)")]
     NotYetValid,
@@ -110,7 +113,7 @@ impl TokenError {
     pub fn code(self) -> ErrorCode {
         match self {
             Self::Expired => ErrorCode::TokenExpired,
-            Self::Unavailable | Self::KeyAway(_) | Self::RevocationsUnread => {
+            Self::Unavailable | Self::KeyAway(_) | Self::AppsUnread | Self::RevocationsUnread => {
                 ErrorCode::Unavailable
             }
             _ => ErrorCode::Unauthorized,
@@ -132,7 +135,7 @@ impl TokenError {
         match self {
             Self::Expired => CloseReason::TokenExpired,
             Self::Revoked => CloseReason::Disconnected,
-            Self::Unavailable | Self::KeyAway(_) | Self::RevocationsUnread => {
+            Self::Unavailable | Self::KeyAway(_) | Self::AppsUnread | Self::RevocationsUnread => {
                 CloseReason::Unavailable
             }
             _ => CloseReason::Unauthorized,
@@ -172,7 +175,7 @@ impl TokenError {
             Self::Issuer => TokenRefusal::Issuer,
             Self::Type => TokenRefusal::Type,
             Self::ManyKeys => TokenRefusal::ManyKeys,
-            Self::Unavailable | Self::KeyAway(_) => TokenRefusal::Unavailable,
+            Self::Unavailable | Self::KeyAway(_) | Self::AppsUnread => TokenRefusal::Unavailable,
             Self::Signature => TokenRefusal::Signature,
             Self::ClaimsNotMap
             | Self::Twice(_)

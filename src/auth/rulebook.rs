@@ -74,12 +74,46 @@ impl Rulebook {
         if !faults.is_empty() {
             return Err(KeyError { faults });
         }
+        Ok(Self::of(by_app, token_bytes_max))
+    }
+
+    /// The rules of these apps, where those that are the same keep theirs. An app with a key that cannot
+    /// be used has none, and its keys are told, where it is not the same.
+    pub(super) fn after<'a>(
+        before: &Self,
+        apps: impl Iterator<Item = (&'a App, &'a config::Auth)>,
+        is_same: impl Fn(&App) -> bool,
+        info_bytes_max: usize,
+    ) -> (Self, Option<KeyError>) {
+        let (mut by_app, mut faults, mut token_bytes_max) = (BTreeMap::new(), Vec::new(), 0);
+        for (app, auth) in apps {
+            token_bytes_max = token_bytes_max.max(auth.token_bytes_max);
+            let known = before.by_app.get(app);
+            if is_same(app) {
+                by_app.extend(known.map(|rules| (app.clone(), Arc::clone(rules))));
+                continue;
+            }
+            match Rules::new(app, auth, info_bytes_max) {
+                Ok(mut rules) => {
+                    if let Some(known) = known {
+                        rules.keyring.adopt(&known.keyring);
+                    }
+                    by_app.insert(app.clone(), Arc::new(rules));
+                }
+                Err(mut error) => faults.append(&mut error.faults),
+            }
+        }
+        let error = (!faults.is_empty()).then_some(KeyError { faults });
+        (Self::of(by_app, token_bytes_max), error)
+    }
+
+    fn of(by_app: BTreeMap<App, Arc<Rules>>, token_bytes_max: usize) -> Self {
         let mut costs = by_app.values().map(|rules| rules.keyring.cost_max());
-        Ok(Self {
+        Self {
             cost_max: costs.try_fold(Duration::ZERO, |most, cost| Some(most.max(cost?))),
             by_app,
             token_bytes_max,
-        })
+        }
     }
 
     /// Goes on with sets of keys that come from where they came from before, app by app.

@@ -4,6 +4,7 @@
 //! In: tokens, and other rules on SIGHUP. Out: claims, or a [`TokenError`] that is counted by its
 //! reason and told in the log. The lock is held for one look or one replacement.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -26,6 +27,8 @@ pub struct Verifier {
     rules: RwLock<Arc<Rulebook>>,
     refused: Arc<TokenMetrics>,
     revocations: Revocations,
+    /// Set while apps may be missing here that there are.
+    apps_unread: Arc<AtomicBool>,
 }
 
 /// A token whose signature was checked, or could not be.
@@ -90,7 +93,15 @@ impl Verifier {
             rules: RwLock::new(Arc::new(Rulebook::new(apps, info_bytes_max)?)),
             refused: Arc::default(),
             revocations: Revocations::default(),
+            apps_unread: Arc::default(),
         })
+    }
+
+    /// The same, which says of no app that there is none while this is set.
+    #[must_use]
+    pub fn unread_while(mut self, apps_unread: Arc<AtomicBool>) -> Self {
+        self.apps_unread = apps_unread;
+        self
     }
 
     /// The same, counting refusals here.
@@ -132,6 +143,23 @@ impl Verifier {
             rules.adopt(&self.rules());
         }
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    /// Goes on with the keys and rules of these apps. Those that are the same as before keep what they
+    /// have: nothing of them is read again. An app with a key that cannot be used has no rules.
+    ///
+    /// # Errors
+    /// [`KeyError`] with the keys that cannot be used, each once; the others are taken all the same.
+    pub fn follow<'a>(
+        &self,
+        apps: impl Iterator<Item = (&'a App, &'a config::Auth)>,
+        is_same: impl Fn(&App) -> bool,
+        info_bytes_max: usize,
+    ) -> Result<(), KeyError> {
+        let before = self.rules();
+        let (now, error) = Rulebook::after(&before, apps, is_same, info_bytes_max);
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(now);
+        error.map_or(Ok(()), Err)
     }
 
     fn rules(&self) -> Arc<Rulebook> {
@@ -244,6 +272,7 @@ impl Verifier {
         outcome: Result<Signed, TokenError>,
         now: SystemTime,
     ) -> Result<Claims, TokenError> {
+        let outcome = outcome.map_err(|error| self.as_read(error));
         let claims = outcome.and_then(|signed| signed.rules.session(&signed, now));
         let claims = claims.and_then(|claims| {
             self.check_revoked(&claims)?;
@@ -284,12 +313,23 @@ impl Verifier {
         outcome: Result<Signed, TokenError>,
         now: SystemTime,
     ) -> Result<(Claims, String), TokenError> {
+        let outcome = outcome.map_err(|error| self.as_read(error));
         let claims = outcome.and_then(|signed| signed.rules.topic(&signed, now));
         let claims = claims.and_then(|(claims, topic)| {
             self.check_revoked(&claims)?;
             Ok((claims, topic))
         });
         claims.inspect_err(|error| self.refuse(token, *error))
+    }
+
+    /// The same, unless there may be apps that were not read yet.
+    fn as_read(&self, error: TokenError) -> TokenError {
+        match error {
+            TokenError::UnknownApp if self.apps_unread.load(Ordering::Acquire) => {
+                TokenError::AppsUnread
+            }
+            other => other,
+        }
     }
 
     /// Counts a refusal and says why in the log: never the token, of which only the names of its

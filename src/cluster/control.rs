@@ -49,6 +49,8 @@ pub enum Request {
     },
     /// Tokens were revoked: read which.
     Revoked,
+    /// An app was set or removed: read which. Nodes of the release before skip it and look by themselves.
+    AppsSet,
 }
 
 /// Why a message is ignored.
@@ -96,6 +98,7 @@ enum WireRequest {
         node: String,
     },
     Revoked,
+    AppsSet,
 }
 
 /// Writes a message for the control channel.
@@ -118,6 +121,7 @@ pub fn encode(message: &ControlMessage) -> Bytes {
             node: node.to_string(),
         },
         Request::Revoked => WireRequest::Revoked,
+        Request::AppsSet => WireRequest::AppsSet,
     };
     let wire = Encoding {
         v: VERSION,
@@ -158,6 +162,7 @@ pub fn decode(bytes: &[u8]) -> Result<ControlMessage, ControlError> {
             node: NodeId::new(&node)?,
         },
         WireRequest::Revoked => Request::Revoked,
+        WireRequest::AppsSet => Request::AppsSet,
     };
     Ok(ControlMessage {
         from: wire.from.parse()?,
@@ -220,7 +225,13 @@ mod tests {
         };
         let node = NodeId::new("node-2").unwrap();
         let drain = Request::Drain { node };
-        let requests = [disconnect(None).request, ada, drain, Request::Revoked];
+        let requests = [
+            disconnect(None).request,
+            ada,
+            drain,
+            Request::Revoked,
+            Request::AppsSet,
+        ];
         let recorded = include_str!("../../tests/recorded/control_v1.jsonl");
         assert_eq!(recorded.lines().count(), requests.len());
         for (line, request) in recorded.lines().zip(requests) {

@@ -21,6 +21,8 @@ pub struct AppSettings {
     pub inbox: Namespace,
     /// Options of its topic `@`.
     pub everyone: Namespace,
+    /// Which of the stored apps that had its name it is, one after the other; `None`: it is of the file.
+    pub life: Option<u64>,
 }
 
 impl AppSettings {
@@ -32,7 +34,15 @@ impl AppSettings {
             namespaces: config.namespaces.clone(),
             inbox: config.inbox.clone(),
             everyone: config.everyone.clone(),
+            life: None,
         }
+    }
+
+    /// Whether these are of another app than those, which had the same name: one that was removed between.
+    /// What moves from the store to the file or back stays the same.
+    #[must_use]
+    pub fn is_other_than(&self, other: &Self) -> bool {
+        matches!((self.life, other.life), (Some(life), Some(other)) if life != other)
     }
 
     /// Those of an app that is not known: nobody gets in, nobody may do anything, nothing is kept.
@@ -64,6 +74,8 @@ impl AppSettings {
             namespaces: BTreeMap::from([("default".to_owned(), nothing.clone())]),
             inbox: nothing.clone(),
             everyone: nothing,
+            // Whoever has these is of no app that comes later.
+            life: Some(u64::MAX),
         }
     }
 

@@ -229,6 +229,7 @@ impl AppSettings {
             namespaces: namespaces.collect(),
             inbox: Namespace::from_values(values, "inbox"),
             everyone: Namespace::from_values(values, "everyone"),
+            life: None,
         }
     }
 }

@@ -41,6 +41,10 @@ impl Dispatcher {
                 request: Request::Revoked,
                 ..
             }) => self.revocations.ring(),
+            Ok(ControlMessage {
+                request: Request::AppsSet,
+                ..
+            }) => self.apps.ring(),
             Err(error) => {
                 self.metrics.control.control_ignored.add(1);
                 tracing::debug!(

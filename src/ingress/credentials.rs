@@ -236,13 +236,23 @@ pub async fn identify(
     }
 }
 
-/// The app of `?app=`, where that is there.
+/// The app of `?app=`, where that is there. Before what is stored was read there may be any.
 fn known_app(apps: &Apps, query: &Query) -> Result<Option<App>, Refusal> {
     let Some(name) = &query.app else {
         return Ok(None);
     };
-    let known = App::new(name).ok().filter(|app| apps.get(app).is_some());
+    let app = App::new(name).ok();
+    let may_be = app.is_some() && !apps.are_read();
+    let known = app.filter(|app| apps.get(app).is_some());
     known.map(Some).ok_or_else(|| {
+        if may_be {
+            let text =
+                "whether there is the app that `app` in the URL names is not known yet: try again";
+            return Refusal {
+                error: WireError::new(ErrorCode::Unavailable, text),
+                end: Some(CloseReason::Unavailable),
+            };
+        }
         let text = "`app` in the URL names no app that is known here";
         Refusal {
             error: WireError::new(ErrorCode::Unauthorized, text),

@@ -5,7 +5,7 @@
 //! each worker, which tells the sessions of the apps that have changed. Bounds: what a worker with a full queue is still to be told waits as hashes, one
 //! an app, and is tried again every [`AGAIN_AFTER`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -44,10 +44,12 @@ pub(super) fn longest(apps: &Settings) -> (Duration, Duration) {
 
 /// What judges tokens by the apps.
 pub(super) struct TokenRules {
-    pub(super) verifier: Arc<Verifier>,
-    pub(super) checks: Arc<Checks>,
+    verifier: Arc<Verifier>,
+    checks: Arc<Checks>,
     /// `session.info_bytes_max`.
-    pub(super) info_bytes_max: usize,
+    info_bytes_max: usize,
+    /// The apps whose rules are in force: those that are the same next time keep theirs.
+    taken: Mutex<Settings>,
 }
 
 /// Who is told of changes.
@@ -120,34 +122,45 @@ impl Followers {
 }
 
 impl TokenRules {
+    pub(super) fn new(
+        verifier: &Arc<Verifier>,
+        checks: &Arc<Checks>,
+        info_bytes_max: usize,
+    ) -> Self {
+        Self {
+            verifier: Arc::clone(verifier),
+            checks: Arc::clone(checks),
+            info_bytes_max,
+            taken: Mutex::default(),
+        }
+    }
+
     /// Judges tokens by what these apps set. An app with a key that cannot be used has none: its tokens
     /// are refused, and those of the others are not.
     pub(super) fn take(&self, apps: &Settings) {
-        let verifier = self::verifier(apps, self.info_bytes_max).or_else(|error| {
-            tracing::error!(
-                event = "app_keys_refused",
-                error = &error as &(dyn std::error::Error + 'static),
-                "keys of an app cannot be used, so its tokens are refused"
-            );
-            let rules = apps.iter().map(|(app, settings)| (app, &settings.auth));
-            let is_well = |(app, auth): &(&App, &Auth)| self.can_use(app, auth);
-            Verifier::of_apps(rules.filter(is_well), self.info_bytes_max)
-        });
-        let Ok(verifier) = verifier else {
-            return;
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = |app: &App| match (taken.get(app), apps.get(app)) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            _ => false,
         };
         // Neither order may let a token live longer than what revokes it.
         let revocations = self.verifier.revocations();
         let (life, leeway) = longest(apps);
         revocations.set_token_life(life.max(revocations.token_life()));
         revocations.set_leeway(leeway);
-        self.verifier.take_over(verifier);
+        let rules = apps.iter().map(|(app, settings)| (app, &settings.auth));
+        let followed = self.verifier.follow(rules, is_same, self.info_bytes_max);
         revocations.set_token_life(life);
+        taken.clone_from(apps);
+        drop(taken);
+        if let Err(error) = followed {
+            tracing::error!(
+                event = "app_keys_refused",
+                error = &error as &(dyn std::error::Error + 'static),
+                "keys of an app cannot be used, so its tokens are refused"
+            );
+        }
         self.checks.follow();
-    }
-
-    fn can_use(&self, app: &App, auth: &Auth) -> bool {
-        Verifier::of_apps([(app, auth)].into_iter(), self.info_bytes_max).is_ok()
     }
 }
 

@@ -282,6 +282,10 @@ impl Directory for NodeDirectory {
         })
     }
 
+    fn apps_set(&self) -> Answer<'_, ()> {
+        self.tell_nodes(Request::AppsSet)
+    }
+
     fn drain<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
         if *node == self.membership.now().me.node {
             // This node can leave whether the broker is there or not.

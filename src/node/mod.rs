@@ -217,14 +217,11 @@ impl Parts {
         let (runs, settled) = (Arc::clone(&presence), cluster.settled.clone());
         tasks::vital("presence", async move { runs.run(&settled).await });
         let verifier = verifier.counting(Arc::clone(&metrics.tokens));
+        let verifier = verifier.unread_while(apps.unread());
         let verifier = Arc::new(verifier.revoking(cluster.revoking.known.clone()));
         let checks = Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.checks));
         checks.follow();
-        let rules = TokenRules {
-            verifier: Arc::clone(&verifier),
-            checks: Arc::clone(&checks),
-            info_bytes_max: config.session.info_bytes_max,
-        };
+        let rules = TokenRules::new(&verifier, &checks, config.session.info_bytes_max);
         apps.taken_by(move |settings| rules.take(settings));
         let services = Arc::new(Services {
             config: Arc::clone(&config),

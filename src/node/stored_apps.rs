@@ -5,13 +5,15 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::api::state::{Component, PartState};
 use crate::apps::Apps;
 use crate::apps::keeper::Keeper;
 use crate::apps::runner;
 use crate::apps::store::Store;
 use crate::auth::keys::try_key;
-use crate::broker::Broker;
+use crate::broker::{Broker, BrokerHealth};
 use crate::config::Config;
 use crate::config::app_reader::APPS_MAX;
 use crate::config::inputs::TryKey;
@@ -36,10 +38,24 @@ pub(super) fn start(
     let keeper = Arc::new(keeper);
     let reads = runner::run(Arc::clone(&keeper));
     tasks::vital("stored_apps", turns::polled("stored_apps", reads));
+    tasks::spawn("stored_apps_link", ring(broker.health(), Arc::clone(apps)));
     keeper
 }
 
-/// Whether all apps that are stored are in force.
+/// Asks for a reading whenever Redis is back, until nothing tells of it any more.
+async fn ring(mut health: watch::Receiver<BrokerHealth>, apps: Arc<Apps>) {
+    let is_up = |health: &BrokerHealth| !matches!(health, BrokerHealth::Down(_));
+    let mut was_up = is_up(&health.borrow_and_update());
+    while health.changed().await.is_ok() {
+        let now = is_up(&health.borrow_and_update());
+        if now && !was_up {
+            apps.ring();
+        }
+        was_up = now;
+    }
+}
+
+/// Whether all apps that are stored are in force. The file may have as many as the store, beside `default`.
 #[must_use]
 pub(super) fn part(keeper: &Keeper) -> Component {
     let count = keeper.apps_count();
@@ -49,5 +65,5 @@ pub(super) fn part(keeper: &Keeper) -> Component {
         .unwrap_or_else(|| format!("apps known: {count}"));
     Component::new("apps", detail)
         .state(PartState::Degraded, trouble)
-        .figure("apps", count as u64, Some(APPS_MAX as u64))
+        .figure("apps", count as u64, Some(2 * APPS_MAX as u64 + 1))
 }

@@ -35,10 +35,11 @@ pub struct Rules<'a> {
     pub apps: &'a Apps,
 }
 
-/// Judges an entry at this time of Redis' clock, unix milliseconds.
+/// Judges an entry at this time of Redis' clock, unix milliseconds. Of an app that is not known it says so:
+/// whether there is one may have to be read first.
 #[must_use]
-pub fn judge(entry: FetchedEntry, now_ms: u64, rules: Rules<'_>) -> Judged {
-    let judged = catch_unwind(AssertUnwindSafe(|| decide(&entry, now_ms, rules)));
+pub fn judge(entry: &FetchedEntry, now_ms: u64, rules: Rules<'_>) -> Judged {
+    let judged = catch_unwind(AssertUnwindSafe(|| decide(entry, now_ms, rules)));
     let verdict = judged.unwrap_or_else(|_| {
         let refusal = refused(Why::Crashed, "reading it panicked");
         bury_unread(&entry.content, refusal)
@@ -80,6 +81,18 @@ fn decide(entry: &FetchedEntry, now_ms: u64, rules: Rules<'_>) -> Verdict {
     }
 }
 
+/// Whether it is put aside because of its app.
+#[must_use]
+pub fn is_of_unknown_app(judged: &Judged) -> bool {
+    matches!(
+        &judged.verdict,
+        Verdict::Bury {
+            why: Why::UnknownApp,
+            ..
+        }
+    )
+}
+
 /// Whether a message may be published from where it stands.
 fn check(
     entry: &FetchedEntry,
@@ -90,8 +103,8 @@ fn check(
     let topic = &message.topic;
     if !apps.has(topic) {
         let text = format!(
-            "its app `{}` is not known here: it was removed, or has just been added; redrive it when \
-             there is such an app",
+            "its app `{}` is not known here: it was removed, or never there; redrive it when there is \
+             such an app",
             topic.app()
         );
         return Err(refused(Why::UnknownApp, text));
@@ -253,7 +266,7 @@ mod tests {
         let config = load::defaults();
         let apps = Apps::of(&config);
         let (config, apps) = (&config, &apps);
-        judge(entry, NOW_MS, Rules { config, apps })
+        judge(&entry, NOW_MS, Rules { config, apps })
     }
 
     /// Why it is put aside; `None`: it is published.

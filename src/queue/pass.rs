@@ -1,17 +1,20 @@
 //! One pass over some partitions: their heads are fetched, judged and moved.
 //!
+//! An entry of an app that is not known stands where it is until what is stored of apps was read after it
+//! was fetched: the app may have just been set, and a node that begins has read none.
+//!
 //! In: partitions that share a call. Out: what was seen of each, and what became of entries, in the
 //! counters. Moves go out one after the other. A pass that is dropped leaves nothing half done: what was
 //! not moved is still where it was. Bounds: those of a fetch and a move.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::apps::Apps;
 use crate::broker::queue::{
-    Depths, End, Fetched, HeldPartition, Judged, MOVE_MAX, MoveBatch, Moved, PartitionState,
-    Verdict,
+    Depths, End, Fetched, FetchedEntry, HeldPartition, Judged, MOVE_MAX, MoveBatch, Moved,
+    PartitionState, Verdict,
 };
 use crate::broker::{Broker, BrokerError};
 use crate::config::Config;
@@ -23,6 +26,9 @@ use super::faults::Fault;
 use super::rota::Seen;
 use super::traced::MovingTraces;
 use super::{ids, judge};
+
+/// How long a pass waits for a reading of apps, before it leaves the entries of those that it does not know.
+const READ_WITHIN: Duration = Duration::from_millis(500);
 
 /// What a pass needs to know.
 #[derive(Debug)]
@@ -101,6 +107,7 @@ impl Context {
     }
 
     async fn fetch_and_move(&self, held: Vec<HeldPartition>, from: u64) -> Outcome {
+        let begun_at = Instant::now();
         let fetched = match self.broker.fetch(&held, from).await {
             Ok(fetched) if fetched.partitions.len() == held.len() => fetched,
             Ok(_) => return failed(&held, &Fault::told("not all partitions were answered")),
@@ -108,7 +115,7 @@ impl Context {
         };
         let now_ms = fetched.now_ms;
         let mut partitions = partitions(&held, &fetched);
-        if let Err(error) = self.move_all(fetched, &mut partitions).await {
+        if let Err(error) = self.move_all(fetched, begun_at, &mut partitions).await {
             for partition in partitions.iter_mut().filter(|one| one.fetched_count > 0) {
                 partition.fault.get_or_insert_with(|| fault(&error));
             }
@@ -123,6 +130,7 @@ impl Context {
     async fn move_all(
         &self,
         fetched: Fetched,
+        begun_at: Instant,
         partitions: &mut [Partition],
     ) -> Result<(), BrokerError> {
         let Fetched {
@@ -140,10 +148,8 @@ impl Context {
                     .find(|one| one.held.partition == partition);
                 found.is_some_and(Partition::is_well)
             };
-            let judged: Vec<_> = some
-                .filter(|entry| is_held(entry.partition))
-                .map(|entry| judge::judge(entry, now_ms, self.rules()))
-                .collect();
+            let some: Vec<_> = some.filter(|entry| is_held(entry.partition)).collect();
+            let judged = self.judge(&some, (now_ms, begun_at), partitions).await;
             let numbers: BTreeSet<_> = judged.iter().map(|entry| entry.partition).collect();
             let held = partitions.iter().map(|one| one.held);
             let batch = MoveBatch {
@@ -156,6 +162,44 @@ impl Context {
             self.move_some(batch, now_ms, partitions).await?;
         }
         Ok(())
+    }
+
+    /// Judges entries. Those of unknown apps are left where they are, as long as what is stored of apps was
+    /// not read since they were fetched.
+    async fn judge(
+        &self,
+        entries: &[FetchedEntry],
+        (now_ms, begun_at): (u64, Instant),
+        partitions: &mut [Partition],
+    ) -> Vec<Judged> {
+        let judge = |entry| judge::judge(entry, now_ms, self.rules());
+        let mut judged: Vec<_> = entries.iter().map(judge).collect();
+        if !judged.iter().any(judge::is_of_unknown_app) {
+            return judged;
+        }
+        let read = tokio::time::timeout(READ_WITHIN, self.apps.read_after(begun_at)).await;
+        for (entry, judged) in entries.iter().zip(&mut judged) {
+            if judge::is_of_unknown_app(judged) {
+                *judged = judge(entry);
+            }
+        }
+        if read.is_err() {
+            for left in judged.iter().filter(|one| judge::is_of_unknown_app(one)) {
+                let partition = partitions
+                    .iter_mut()
+                    .find(|one| one.held.partition == left.partition);
+                if let Some(partition) = partition {
+                    partition.fault.get_or_insert_with(|| Fault {
+                        reason: "entries of an app that is not known wait until the stored apps \
+                                 can be read"
+                            .to_owned(),
+                        is_outage: true,
+                    });
+                }
+            }
+            judged.retain(|one| !judge::is_of_unknown_app(one));
+        }
+        judged
     }
 
     fn rules(&self) -> judge::Rules<'_> {
@@ -341,6 +385,14 @@ fn fault(error: &BrokerError) -> Fault {
 mod tests {
     use super::*;
     use crate::broker::Place;
+    use crate::broker::memory::MemoryBroker;
+    use crate::broker::memory::clock::Clock;
+    use crate::broker::publication::Publication;
+    use crate::broker::queue::Content;
+    use crate::broker::queue::entry::{self, QueuedMessage};
+    use crate::config::load::defaults;
+    use fanfare_protocol::data::Data;
+    use fanfare_protocol::ids::{App, Position, Priority, Topic};
 
     const HELD: HeldPartition = HeldPartition {
         partition: 7,
@@ -390,5 +442,55 @@ mod tests {
         one.is(PartitionState::Refused);
         let looked = one.looked(10);
         assert_eq!((looked.seen, looked.depths), (Seen::Refused, None));
+    }
+
+    /// An entry of the app `shop`.
+    fn of_shop() -> FetchedEntry {
+        let topic = Topic::new(&App::new("shop").unwrap(), "orders:7").unwrap();
+        let message = QueuedMessage {
+            publication: Publication::new(Data::Json("1".into()), 1_000),
+            expires_ms: None,
+            traceparent: None,
+            topic,
+        };
+        FetchedEntry {
+            partition: HELD.partition,
+            priority: Priority::Normal,
+            id: Position { ms: 1_000, seq: 0 },
+            content: Content::Blob(entry::encode(&message).into()),
+            starts: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_entry_of_an_unknown_app_waits_until_apps_were_read_after_it_was_fetched() {
+        let config = defaults();
+        let metrics = Arc::new(Metrics::new(1));
+        let (broker, _feed) = MemoryBroker::new(Clock::System, Arc::clone(&metrics));
+        let context = Context {
+            broker: Arc::new(Broker::Memory(broker)),
+            apps: Arc::new(Apps::of(&config)),
+            config: Arc::new(config),
+            tracer: Arc::new(Tracer::without_exporter(Arc::clone(&metrics.trace))),
+            metrics,
+        };
+        let begun_at = Instant::now();
+        let judge = async || {
+            let mut partitions = [fetched(PartitionState::Held(depths(0)))];
+            let entries = [of_shop()];
+            let judged = context.judge(&entries, (2_000, begun_at), &mut partitions);
+            let buried = judged.await.iter().any(judge::is_of_unknown_app);
+            (
+                buried,
+                partitions[0].fault.as_ref().map(|fault| fault.is_outage),
+            )
+        };
+        context.apps.are_unread();
+        assert_eq!(judge().await, (false, Some(true)));
+        let before = begun_at.checked_sub(Duration::from_millis(1)).unwrap();
+        context.apps.were_read(before);
+        assert_eq!(judge().await, (false, Some(true)), "that began before");
+        context.apps.were_read(Instant::now());
+        assert_eq!(judge().await, (true, None));
     }
 }

@@ -258,11 +258,11 @@ impl Keys {
         format!("{}:{{rv}}:r:{node}", self.prefix)
     }
 
-    /// The apps that the API was given: name to JSON, and how often that was changed. One tag, and of no
-    /// partition.
+    /// The apps that the API was given: name to JSON, the number of the last change, the lives of apps,
+    /// removals, and what is said of all. One tag, and of no partition.
     #[must_use]
-    pub fn apps(&self) -> [String; 2] {
-        ["", ":v"].map(|part| format!("{}:{{apps}}{part}", self.prefix))
+    pub fn apps(&self) -> [String; 5] {
+        ["", ":v", ":l", ":r", ":a"].map(|part| format!("{}:{{apps}}{part}", self.prefix))
     }
 
     /// The cluster's control channel.
@@ -400,6 +400,7 @@ mod tests {
             keys.fingerprint_before(),
             keys.apps()[0].clone(),
             keys.apps()[1].clone(),
+            keys.apps()[4].clone(),
             keys.control(),
             keys.probe(SessionId(1), None),
             keys.probe(SessionId(1), Some(7)),

@@ -150,7 +150,8 @@ impl Machine {
         }
     }
 
-    /// The app sets something else; `None`: it is gone. Returns whether topics are to be judged for it.
+    /// The app sets something else; `None`: it is gone. One that was made anew under its name is another.
+    /// Returns whether topics are to be judged for it.
     ///
     /// # Errors
     /// The session ends for this.
@@ -158,6 +159,7 @@ impl Machine {
         &mut self,
         settings: Option<Arc<AppSettings>>,
     ) -> Result<bool, CloseReason> {
+        let settings = settings.filter(|settings| !settings.is_other_than(&self.settings));
         let settings = settings.ok_or(CloseReason::Disconnected)?;
         if Arc::ptr_eq(&settings, &self.settings) {
             return Ok(false);

@@ -417,3 +417,67 @@ async fn letters_of_an_app_that_is_gone_are_those_of_the_operator() {
     .await;
     assert_eq!(dropped.value()["dropped"], 1);
 }
+
+#[tokio::test]
+async fn other_nodes_are_told_of_each_change_and_of_nothing_else() {
+    let node = node();
+    let told = async || *node.directory.apps_set.lock().unwrap();
+    assert!(put(&node, "shop", &json!({})).await.status.is_success());
+    assert_eq!(told().await, 1);
+    assert!(put(&node, "shop", &json!({})).await.status.is_success());
+    assert!(!delete(&node, "none").await.status.is_success());
+    assert_eq!(told().await, 1, "nothing has changed");
+    assert!(delete(&node, "shop").await.status.is_success());
+    assert_eq!(told().await, 2);
+}
+
+#[tokio::test]
+async fn before_the_first_reading_nobody_is_told_that_there_is_no_app() {
+    let node = node();
+    let call = async |key: &str, of: Option<&str>, path: &str| {
+        let answer = send(&node, (key, of), ("GET", path, "")).await;
+        answer.status.as_u16()
+    };
+    node.apps().are_unread();
+    assert_eq!(call("shop", None, "/v1/topics/t").await, 503);
+    assert_eq!(call("any", Some("shop"), "/v1/topics/t").await, 503);
+    assert_eq!(call("any", None, "/v1/apps/shop").await, 503);
+    assert_eq!(call("any", Some("filed"), "/v1/topics/t").await, 200);
+    node.apps().were_read(std::time::Instant::now());
+    assert_eq!(call("shop", None, "/v1/topics/t").await, 404);
+    assert_eq!(call("any", None, "/v1/apps/shop").await, 404);
+    // Nor is a client of one app taken for the only one.
+    let alone = Node::with(|config| {
+        config.api.clients = vec![client("default", ClientApp::One(App::default_app()))];
+    });
+    let nodes = async || {
+        let answer = send(&alone, ("default", None), ("GET", "/v1/nodes", "")).await;
+        answer.status.as_u16()
+    };
+    alone.apps().are_unread();
+    assert_eq!(nodes().await, 403);
+    alone.apps().were_read(std::time::Instant::now());
+    assert_eq!(nodes().await, 200);
+}
+
+#[tokio::test]
+async fn an_app_has_a_bound_of_namespaces() {
+    let node = node();
+    let settings = |count: usize| {
+        let names = (1..count).map(|n| (format!("n{n}"), json!({})));
+        json!({"namespaces": names.collect::<serde_json::Map<_, _>>()})
+    };
+    let (status, code, text) = told(&put(&node, "shop", &settings(201)).await);
+    assert_eq!((status, &*code), (400, "bad_request"));
+    assert!(text.contains("namespaces has 201 of them"), "{text}");
+    for n in 0..100 {
+        let set = put(&node, &format!("a{n}"), &settings(200)).await;
+        assert!(set.status.is_success(), "{n}: {set:?}");
+    }
+    let (status, code, text) = told(&put(&node, "shop", &json!({})).await);
+    assert_eq!((status, &*code), (400, "limit_exceeded"));
+    assert!(text.contains("would have 20001 namespaces"), "{text}");
+    // One that is there may be set again.
+    assert!(put(&node, "a7", &settings(3)).await.status.is_success());
+    assert!(put(&node, "shop", &json!({})).await.status.is_success());
+}

@@ -33,14 +33,13 @@ use fanfare::config::{Allow, Api, Config, Memory, Namespace, Secret, Server, Ses
 use fanfare::http::bodies::Route;
 use fanfare::lifecycle::Lifecycle;
 use fanfare::revocation::Target;
-use fanfare::telemetry::history::History;
-use fanfare::telemetry::history::measure::{Measure, Point, Range};
 use fanfare::telemetry::metrics::Metrics;
 use fanfare::telemetry::trace::tracer::Tracer;
-use fanfare_protocol::error::ErrorCode;
 use fanfare_protocol::ids::{App, NodeId, SessionId, Topic, User};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
+
+use crate::recorded::history;
 
 /// The key that the node knows.
 pub(crate) const KEY: &str = "secret-key";
@@ -74,6 +73,8 @@ pub(crate) struct Listed {
     pub(crate) occupancy: Mutex<BTreeMap<Topic, Vec<NodeSessions>>>,
     pub(crate) disconnected: Mutex<Vec<String>>,
     pub(crate) drained: Mutex<Vec<String>>,
+    /// How often nodes were told of apps.
+    pub(crate) apps_set: Mutex<u32>,
     pub(crate) revoked: Mutex<Vec<(Vec<Target>, Option<u64>)>>,
     /// What revoking is answered.
     pub(crate) revoked_as: Mutex<Revoked>,
@@ -256,6 +257,13 @@ impl Directory for Listed {
         })
     }
 
+    fn apps_set(&self) -> Answer<'_, ()> {
+        self.answer(async move {
+            *self.apps_set.lock().unwrap() += 1;
+            Ok(())
+        })
+    }
+
     fn drain<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
         self.answer(async move {
             self.drained.lock().unwrap().push(node.to_string());
@@ -270,6 +278,7 @@ pub(crate) struct Node {
     pub(crate) directory: Arc<Listed>,
     pub(crate) broker: Arc<Broker>,
     pub(crate) metrics: Arc<Metrics>,
+    apps: Arc<Apps>,
 }
 
 /// What the node answered.
@@ -326,9 +335,15 @@ impl Node {
         Self {
             broker: Arc::clone(&state.broker),
             metrics: Arc::clone(&state.metrics),
+            apps: Arc::clone(&state.apps),
             api: fanfare::api::Api::new(state),
             directory,
         }
+    }
+
+    /// The apps that it knows.
+    pub(crate) fn apps(&self) -> &Apps {
+        &self.apps
     }
 
     pub(crate) fn set(&self, mood: Mood) {
@@ -399,6 +414,7 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
             waiting: Vec::new(),
         }),
         drained: Mutex::default(),
+        apps_set: Mutex::default(),
         queue: Mutex::default(),
         broker: Arc::clone(&broker),
     });
@@ -430,24 +446,6 @@ fn apps(config: &Config, metrics: &Metrics) -> (Arc<Apps>, Arc<Keeper>) {
     let counts = Arc::clone(&metrics.apps);
     let keeper = Keeper::new(Arc::clone(&apps), Store::memory(), reads, counts);
     (apps, Arc::new(keeper))
-}
-
-/// Three seconds, which have just ended.
-fn history() -> Arc<History> {
-    let begun_at = Instant::now()
-        .checked_sub(Duration::from_secs(3))
-        .expect("the machine has run for so long");
-    let (history, mut recorder) = History::begin(begun_at);
-    for second in 0..3_u64 {
-        let mut point = Point::empty(1_000 * second, 1_000 * (second + 1));
-        point.set(Measure::Sessions, Range::of(second as f64, 1.0));
-        if second == 1 {
-            point.set(Measure::RequestMs, Range::of(2.5, 40.0));
-            point.set_errors(ErrorCode::Unavailable, 7);
-        }
-        recorder.record(&point);
-    }
-    history
 }
 
 /// Anybody may join, nobody do more.

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::{Method, Request};
 use bytes::Bytes;
-use fanfare::api::Api;
 use fanfare::api::body_budget::BodyBudget;
 use fanfare::api::state::NodeSessions;
 use fanfare::config;
@@ -35,12 +34,7 @@ fn node() -> Node {
     };
     state.config = Arc::new(config::Config { api, ..config });
     state.bodies = BodyBudget::new(BODY_BYTES_MAX);
-    Node {
-        broker: Arc::clone(&state.broker),
-        metrics: Arc::clone(&state.metrics),
-        api: Api::new(state),
-        directory,
-    }
+    Node::of((state, directory))
 }
 
 /// Calls that make much work, by name: what to send, and the status of the answer.

@@ -18,5 +18,6 @@ mod publish;
 mod queue;
 mod queue_document;
 mod reads;
+mod recorded;
 mod refusals;
 mod revoke;

@@ -26,9 +26,10 @@ mod stepped_clock;
 macro_rules! cases {
     ($start:path) => {
         cases! { $start =>
-            apps::an_app_that_is_removed_is_gone_and_the_rest_stays,
+            apps::an_app_that_is_removed_is_gone_and_has_another_life_later,
             apps::apps_are_read_again_only_where_one_has_changed,
             apps::more_apps_or_bytes_than_may_be_are_not_stored,
+            apps::of_removals_the_newest_are_remembered,
             audit::an_entry_is_told_as_it_was_written,
             audit::pages_of_the_audit_give_each_entry_once,
             audit::the_oldest_entries_make_room,

@@ -24,7 +24,9 @@ impl Whose {
     /// Those of this caller.
     pub(super) fn of(state: &ApiState, caller: &Caller) -> Self {
         let is_operator = caller.client.app == ClientApp::Any;
-        let takes_orphans = is_operator && caller.app == App::default_app();
+        let is_of_none = is_operator && caller.app == App::default_app();
+        // An app that was not read yet is not gone.
+        let takes_orphans = is_of_none && state.apps.are_read();
         Self {
             app: caller.app.clone(),
             known: takes_orphans.then(|| state.apps.all()),

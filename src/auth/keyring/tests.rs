@@ -321,6 +321,51 @@ fn a_key_of_an_app_that_cannot_be_used_is_named_with_its_place() {
 }
 
 #[test]
+fn only_apps_that_have_changed_are_read_again_and_a_bad_key_is_told_once() {
+    let verifier = two_apps(OF_B);
+    let (default, shop) = (App::default_app(), App::new("shop").unwrap());
+    let of_shop = |secret| token(Some("1"), secret, json!({"app": "shop"}));
+    let of = |kid, secret| auth(vec![key(kid, "HS256", secret)]);
+    let (of_default, of_b) = (of(None, SECRET), of(Some("1"), OF_B));
+    let (of_a, bad) = (of(Some("1"), OF_A), of(Some("1"), "short"));
+    let follow = |of_shop: &crate::config::Auth, same: &[&App]| {
+        let apps = [(&default, &of_default), (&shop, of_shop)];
+        let is_same = |app: &App| same.contains(&app);
+        verifier.follow(apps.into_iter(), is_same, INFO_BYTES_MAX)
+    };
+    // What is said to be the same is not even looked at.
+    assert!(follow(&bad, &[&default, &shop]).is_ok());
+    assert!(session(&verifier, &of_shop(OF_B)).is_ok());
+    assert!(follow(&of_a, &[&default]).is_ok());
+    assert!(session(&verifier, &of_shop(OF_A)).is_ok());
+    let error = follow(&bad, &[&default]).unwrap_err();
+    assert_eq!(error.faults[0].0, "apps.shop.auth.keys[0]");
+    for _ in 0..2 {
+        let refused = session(&verifier, &of_shop(OF_A));
+        assert_eq!(refused, Err(TokenError::UnknownApp));
+        assert!(session(&verifier, &token(None, SECRET, json!({}))).is_ok());
+        assert!(follow(&bad, &[&default, &shop]).is_ok(), "it was told");
+    }
+    assert!(follow(&of_b, &[&default]).is_ok());
+    assert!(session(&verifier, &of_shop(OF_B)).is_ok());
+}
+
+#[test]
+fn before_apps_were_read_nobody_is_told_that_there_is_none() {
+    let unread = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let verifier = two_apps(OF_B).unread_while(std::sync::Arc::clone(&unread));
+    let gone = token(Some("1"), OF_B, json!({"app": "gone"}));
+    let error = session(&verifier, &gone).unwrap_err();
+    assert_eq!(error, TokenError::AppsUnread);
+    assert_eq!(
+        error.code(),
+        fanfare_protocol::error::ErrorCode::Unavailable
+    );
+    unread.store(false, std::sync::atomic::Ordering::Release);
+    assert_eq!(session(&verifier, &gone), Err(TokenError::UnknownApp));
+}
+
+#[test]
 fn an_app_that_is_replaced_or_gone_has_its_new_keys_or_none() {
     let verifier = two_apps(OF_B);
     let of_shop = |secret| token(Some("1"), secret, json!({"app": "shop"}));

@@ -210,6 +210,34 @@ fn changed(
 }
 
 #[test]
+fn an_app_that_was_removed_and_made_anew_is_another_one() {
+    let config = config(|shop| shop.life = Some(7));
+    let mut ada = Asked::with(&config, Some("shop")).machine;
+    let of_life = |life, publish| {
+        let mut settings = config.apps[&app("shop")].clone();
+        settings.life = life;
+        settings.everyone.publish = publish;
+        Some(Arc::new(settings))
+    };
+    for (life, publish) in [
+        (Some(7), Allow::Nobody),
+        (Some(7), Allow::Anyone),
+        (None, Allow::Nobody),
+    ] {
+        assert!(
+            ada.take_settings(of_life(life, publish)).is_ok(),
+            "{life:?}"
+        );
+    }
+    assert!(
+        ada.take_settings(of_life(Some(7), Allow::Nobody)).is_ok(),
+        "out of the file again"
+    );
+    let other = ada.take_settings(of_life(Some(8), Allow::Nobody));
+    assert_eq!(other, Err(CloseReason::Disconnected));
+}
+
+#[test]
 fn a_change_of_the_app_ends_what_may_not_stay_and_tries_no_key_again() {
     let can = json!({"can": {"subscribe": ["**"], "history": ["**"]}});
     let mut ada = Asked::new(Some("shop")).open(Some(&of_shop(can)));

@@ -171,6 +171,8 @@ pub(crate) fn write(options: &Options, run: &Rc<Run>, stage: &Rc<Stage>) {
             run: Rc::clone(run),
             stage: Rc::clone(stage),
             app,
+            // Now, so that the first has the number that [`key`] takes, and not a writer by `XADD`.
+            numbers: Numbers::of_new_writer(run),
             every: each(0.75, BACKENDS_COUNT),
             // By Redis' clock, which may be anything.
             may_delay: options.clocks_behind == 0,

@@ -128,7 +128,7 @@ impl Numbers {
 fn key(name: EntryName) -> String {
     match App::of_target(name.target) {
         App::Default => name.to_string(),
-        App::Other => {
+        App::Other | App::Third => {
             let target = name.target % TARGETS_COUNT;
             let writer = 0;
             let twin = EntryName {

@@ -60,10 +60,15 @@ pub(crate) fn named(target: u16) -> (&'static str, String) {
     }
 }
 
-/// The partition of a target, as docs/queue.md says it.
+/// The partition of a topic of an app, as docs/queue.md says it.
+pub(crate) fn partition_of(app: App, topic: &str) -> u32 {
+    let name = format!("{}:{topic}", app.word());
+    crc32fast::hash(name.as_bytes()) % PARTITIONS_COUNT
+}
+
+/// The partition of a target.
 pub(crate) fn partition(target: u16) -> u32 {
-    let topic = format!("{}:{}", App::of_target(target).word(), topic(target));
-    crc32fast::hash(topic.as_bytes()) % PARTITIONS_COUNT
+    partition_of(App::of_target(target), &topic(target))
 }
 
 /// The stream of a target and lane.

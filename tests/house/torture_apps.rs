@@ -29,6 +29,12 @@ fn a_message_for_somebody_else_or_of_another_topic_has_a_wrong_recipient() {
 
 /// Client 2 is of the other app, and reads the topic of the same name there.
 fn with_twin() -> Pen {
+    with_twin_that_has(&[(4, 4)])
+}
+
+/// The same, with positions and numbers that the topic has at the end.
+fn with_twin_that_has(entries: &[(u64, u32)]) -> Pen {
+    let entries = entries.iter().map(|(to, number)| (at(*to), id(*number)));
     let mut pen = three();
     pen.history.topics.push(Topic {
         app: App::Other,
@@ -40,7 +46,7 @@ fn with_twin() -> Pen {
     pen.push(Event::Retained {
         node: "a".into(),
         topic: TWIN,
-        entries: vec![(at(4), id(4))],
+        entries: entries.collect(),
     });
     pen.accepted(4, TWIN).received(2, TWIN, 4);
     pen
@@ -55,6 +61,20 @@ fn what_another_app_published_under_the_same_name_is_a_leak() {
     let mut pen = with_twin();
     pen.received(0, SHARED, 4);
     pen.finds(STRICT, &[(Wrong::BetweenApps, 1)]);
+}
+
+#[test]
+fn what_another_app_published_and_a_topic_retains_is_a_leak_there_and_at_its_reader() {
+    let mut pen = with_twin_that_has(&[(4, 4), (5, 2)]);
+    pen.received_at(2, TWIN, 2, 5);
+    pen.finds(STRICT, &[(Wrong::BetweenApps, 2)]);
+}
+
+#[test]
+fn an_answer_with_the_place_of_the_other_apps_publication_of_that_number_is_a_leak() {
+    let mut pen = with_twin();
+    pen.accepted(4, SHARED);
+    pen.finds(STRICT, &[(Wrong::Lost, 1), (Wrong::BetweenApps, 1)]);
 }
 
 #[test]
@@ -86,4 +106,5 @@ fn an_entry_that_the_queue_moved_into_the_other_app_is_a_leak() {
     }
     let verdict = checker::check(&pen.history, STRICT);
     assert_eq!(verdict.count(Wrong::BetweenApps), 1);
+    assert_eq!(verdict.count(Wrong::QueueDoubled), 0);
 }

@@ -17,6 +17,8 @@ mod queue;
 mod queue_checker;
 #[path = "../torture/recovery.rs"]
 mod recovery;
+#[path = "../torture/retained.rs"]
+mod retained;
 #[path = "../torture/stream.rs"]
 mod stream;
 

@@ -1,5 +1,5 @@
-//! The apps of a run: `default`, and a second one on the same nodes, in which everything has the
-//! names that it has in the first.
+//! The apps of a run: `default`, a second one on the same nodes, in which everything has the names
+//! that it has in the first, and a third that comes and goes.
 //!
 //! In: which app. Out: its name, and its targets of the queue. Users, topics, inboxes, members,
 //! idempotency keys and targets are equal by name, so that whatever a node takes by its name alone
@@ -17,7 +17,10 @@ pub(crate) const TARGETS_COUNT: u16 = 16;
 #[serde(rename_all = "lowercase")]
 pub(crate) enum App {
     Default,
+    /// In the file of the nodes, with the load of the first in small.
     Other,
+    /// Made and removed by the API, with one session.
+    Third,
 }
 
 impl App {
@@ -26,6 +29,7 @@ impl App {
         match self {
             Self::Default => "default",
             Self::Other => "other",
+            Self::Third => "third",
         }
     }
 
@@ -43,6 +47,7 @@ impl App {
         match self {
             Self::Default => 0..TARGETS_COUNT,
             Self::Other => TARGETS_COUNT..2 * TARGETS_COUNT,
+            Self::Third => 0..0,
         }
     }
 }

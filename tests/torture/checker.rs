@@ -11,6 +11,7 @@ use fanfare_protocol::ids::Position;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::history::{ClientIndex, Event, History, Id, Outcome, TopicIndex};
+use super::retained;
 
 /// What can be wrong. The order is that of the figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -331,10 +332,13 @@ fn truths(
     }
     let mut truths: Vec<_> = truths.into_iter().map(Option::unwrap_or_default).collect();
     for (topic, truth) in truths.iter_mut().enumerate() {
-        let name = &history.topics[topic].name;
-        retained_once(name, truth, &published[topic], verdict);
+        let (topics, name) = (&history.topics, &history.topics[topic].name);
+        let index = topic as TopicIndex;
+        retained::once(topics, index, &truth.retained, published, verdict);
         accepted_is_retained(name, truth, &published[topic], allowed, verdict);
     }
+    let all: Vec<_> = truths.iter().map(|truth| &truth.retained).collect();
+    retained::keys(&history.topics, &all, published, verdict);
     for entry in &history.entries {
         if let Event::Received {
             topic,
@@ -350,30 +354,6 @@ fn truths(
         }
     }
     truths
-}
-
-/// Each id stands in the topic once, and somebody published it.
-fn retained_once(
-    name: &str,
-    truth: &Truth,
-    publications: &FxHashMap<Id, Publication>,
-    verdict: &mut Verdict,
-) {
-    let mut ids = FxHashSet::default();
-    for (position, id) in &truth.retained {
-        if !ids.insert(*id) {
-            verdict.wrong(Wrong::Doubled, || {
-                format!("{id:?} stands twice in {name}, again at {position}")
-            });
-        }
-        let known = publications.get(id);
-        let refused = known.is_some_and(|p| matches!(p.ended, Some((_, Outcome::Fail))));
-        if known.is_none() || refused {
-            verdict.wrong(Wrong::Phantom, || {
-                format!("{id:?} stands in {name} at {position}, published: {known:?}")
-            });
-        }
-    }
 }
 
 /// What publishers were told is what the topic holds.
@@ -483,6 +463,7 @@ fn remainder(history: &History, event: &Event, verdict: &mut Verdict) {
         Event::FalseLeave { session, topic } => verdict.wrong(Wrong::FalseLeave, || {
             format!("{session} was told as left in {topic} and is there")
         }),
+        Event::BetweenApps { what } => verdict.wrong(Wrong::BetweenApps, || what.clone()),
         Event::QueueDead { what } => verdict.wrong(Wrong::QueueDead, || what.clone()),
         Event::QueueLeft { what } => verdict.wrong(Wrong::QueueLeft, || what.clone()),
         Event::Broken { what } => verdict.wrong(Wrong::Broken, || what.clone()),

@@ -69,7 +69,7 @@ pub(crate) struct Slot {
 /// See the module.
 pub(crate) struct Client {
     pub(crate) number: ClientIndex,
-    app: App,
+    pub(crate) app: App,
     user: String,
     run: Rc<Run>,
     stage: Rc<Stage>,
@@ -250,8 +250,16 @@ impl Client {
         match event["type"].as_str().unwrap_or_default() {
             "message" => self.message(event),
             "gap" => self.gap(event),
+            "presence" => {
+                let both = [&event["joined"], &event["left"]];
+                for member in both.into_iter().filter_map(Value::as_array).flatten() {
+                    self.run.shown(self.app, member);
+                }
+            }
             "welcome" => {
                 let session = event["session"].as_str().map(str::to_owned);
+                self.run
+                    .began(self.app, session.as_deref().unwrap_or_default());
                 self.session.replace(session);
                 for slot in self.slots.borrow_mut().iter_mut() {
                     if let Some(joined) = event["topics"].get(&slot.name) {

@@ -11,19 +11,20 @@ use std::time::Duration;
 
 use fanfare_client::http::percent_encode;
 use fanfare_protocol::ids::Position;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::app::App;
 use super::calls;
 use super::client::Client;
 use super::history::{Event, Id, TopicIndex};
+use super::lists;
 use super::run::Run;
 use super::speech::{identity, position};
 use super::stage::Stage;
 
 /// For each step. A member that a dead node left may be shown for the length of its lease.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -67,6 +68,7 @@ pub(crate) async fn close(
         .iter()
         .map(|topic| members(run, stage, crowd, *topic));
     futures_util::future::join_all(looks).await;
+    lists::judge(run, stage, crowd).await;
     for client in crowd {
         client.orders.send_modify(|orders| orders.is_over = true);
     }
@@ -172,6 +174,9 @@ pub(crate) async fn members(run: &Run, stage: &Stage, crowd: &[Rc<Client>], topi
     let path = format!("/v1/topics/{name}/presence?limit=1000");
     for node in 0..stage.nodes_count() {
         let (ghosts, missing) = compare(stage, node, (app, &path), sessions_there).await;
+        for ghost in &ghosts {
+            run.shown(app, &json!({"session": ghost}));
+        }
         run.push(Event::Members {
             node: stage.seats[node].name.clone(),
             topic,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::app_control;
 use super::history::{Event, Window};
 use super::options::Control;
 use super::queue_control;
@@ -22,7 +23,10 @@ pub(crate) fn swallow(control: Option<Control>) -> Option<Swallow> {
     match control? {
         Control::RepairOff => Some(Swallow::mending()),
         Control::ProbeOff => Some(Swallow::deaf()),
-        Control::LossyFailover | Control::QueueNoClaim | Control::QueueTwoCalls => None,
+        Control::LossyFailover
+        | Control::QueueNoClaim
+        | Control::QueueTwoCalls
+        | Control::AppsMixed => None,
     }
 }
 
@@ -42,6 +46,7 @@ pub(crate) async fn run(
             swallow.set(true);
         }
         None if control == Control::LossyFailover => lossy_failover(run, stage).await,
+        None if control == Control::AppsMixed => app_control::run(run, stage, lasts / 2).await,
         None => {
             run.say("control: somebody else moves entries of the queue");
             queue_control::run(control, run, stage, lasts / 2).await;

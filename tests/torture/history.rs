@@ -184,6 +184,8 @@ pub(crate) enum Event {
     QueueLeft { what: String },
     /// A dead letter at the end.
     QueueDead { what: String },
+    /// Something of one app was shown in another.
+    BetweenApps { what: String },
     /// A session was told as left while it was there.
     FalseLeave { session: String, topic: String },
     /// Anything else that must not be.

@@ -9,6 +9,7 @@
 //! Bounds: every wait has a deadline; the history is kept in memory.
 
 mod app;
+mod app_control;
 mod backend;
 mod calls;
 mod checker;
@@ -20,6 +21,7 @@ mod figure;
 mod history;
 mod kind;
 mod link;
+mod lists;
 mod neighbour;
 mod nemesis;
 mod options;
@@ -32,12 +34,14 @@ mod queue_raw;
 mod queue_redis;
 mod recovery;
 mod redis_form;
+mod retained;
 mod run;
 mod speaker;
 mod speech;
 mod stage;
 mod stream;
 mod swallow;
+mod third;
 mod throng;
 
 use std::ops::Range;
@@ -47,7 +51,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use fanfare_bench::socket;
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::sleep;
 
 use app::App;
@@ -61,6 +65,7 @@ use redis_form::{Form, Redis};
 use run::Run;
 use speaker::Speaker;
 use stage::{NAMESPACE, Plans, Stage};
+use third::Third;
 use throng::Throng;
 
 /// Publishers of each kind.
@@ -139,6 +144,10 @@ async fn torture(options: &Options, form: Form, lasts: Duration) -> bool {
         let living = neighbour::live(Rc::clone(&run), Rc::clone(&stage), options.clients);
         tokio::task::spawn_local(living)
     });
+    let third = options.control.is_none().then(|| {
+        let third = Third::new(&run, &stage, &scratch);
+        tokio::task::spawn_local(third.live())
+    });
     sleep(WARM_UP).await;
     let tormented = match options.control {
         Some(control) => {
@@ -163,6 +172,12 @@ async fn torture(options: &Options, form: Form, lasts: Duration) -> bool {
         queue_closing::close(&run, &stage).await;
     }
     throng.dismiss(&run, &stage).await;
+    beside(&run, neighbour, third).await;
+    judge(options, form, &run, &stage, &parts[0].targets).await
+}
+
+/// Waits for what goes on beside the run.
+async fn beside(run: &Run, neighbour: Option<JoinHandle<u64>>, third: Option<JoinHandle<()>>) {
     if let Some(neighbour) = neighbour {
         match neighbour.await {
             Ok(accepted @ 1..) => run.say(&format!("the neighbour had {accepted} accepted")),
@@ -170,7 +185,11 @@ async fn torture(options: &Options, form: Form, lasts: Duration) -> bool {
             Err(panicked) => run.broken(format!("the neighbour could not go on: {panicked}")),
         }
     }
-    judge(options, form, &run, &stage, &parts[0].targets).await
+    if let Some(third) = third
+        && let Err(panicked) = third.await
+    {
+        run.broken(format!("the third app could not go on: {panicked}"));
+    }
 }
 
 /// An app's part of a run.
@@ -283,7 +302,7 @@ fn publish(
     let (app, targets) = (part.app, &part.targets);
     let (from, count) = match app {
         App::Default => (0, PUBLISHERS),
-        App::Other => (PUBLISHERS_APART, 1),
+        App::Other | App::Third => (PUBLISHERS_APART, 1),
     };
     let per_publisher = options.rate / (2 * PUBLISHERS);
     let every = Duration::from_secs(1) / per_publisher.max(1);
@@ -329,6 +348,7 @@ async fn judge(options: &Options, form: Form, run: &Run, stage: &Stage, targets:
             run.broken(format!("{name} says {line}"));
         }
     }
+    run.judge_shown();
     let history = run.history.take();
     let verdict = checker::check(&history, allowed);
     let head = format!(

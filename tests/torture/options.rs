@@ -114,6 +114,8 @@ pub(crate) enum Control {
     QueueNoClaim,
     /// Somebody takes entries out of the queue and dies before they are published
     QueueTwoCalls,
+    /// Somebody publishes in one app what is of another, as if apps were told apart by nobody
+    AppsMixed,
 }
 
 impl Control {
@@ -125,6 +127,7 @@ impl Control {
             Self::ProbeOff => &[Wrong::Deaf],
             Self::QueueNoClaim => &[Wrong::QueueDoubled],
             Self::QueueTwoCalls => &[Wrong::QueueLost],
+            Self::AppsMixed => &[Wrong::BetweenApps],
         }
     }
 }
@@ -154,8 +157,12 @@ impl Options {
     /// Whether anything is handed to the queue: not where another control is at work, which leads
     /// nodes to another Redis than writers of their own.
     pub(crate) fn has_queue(&self) -> bool {
-        let is_of_queue =
-            |control| matches!(control, Control::QueueNoClaim | Control::QueueTwoCalls);
+        let is_of_queue = |control| {
+            matches!(
+                control,
+                Control::QueueNoClaim | Control::QueueTwoCalls | Control::AppsMixed
+            )
+        };
         self.queue_rate > 0 && self.control.is_none_or(is_of_queue)
     }
 

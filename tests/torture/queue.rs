@@ -60,10 +60,15 @@ pub(crate) fn named(target: u16) -> (&'static str, String) {
     }
 }
 
-/// The partition of a target, as docs/queue.md says it.
+/// The partition of a topic of an app, as docs/queue.md says it.
+pub(crate) fn partition_of(app: App, topic: &str) -> u32 {
+    let name = format!("{}:{topic}", app.word());
+    crc32fast::hash(name.as_bytes()) % PARTITIONS_COUNT
+}
+
+/// The partition of a target.
 pub(crate) fn partition(target: u16) -> u32 {
-    let topic = format!("{}:{}", App::of_target(target).word(), topic(target));
-    crc32fast::hash(topic.as_bytes()) % PARTITIONS_COUNT
+    partition_of(App::of_target(target), &topic(target))
 }
 
 /// The stream of a target and lane.
@@ -128,7 +133,7 @@ impl Numbers {
 fn key(name: EntryName) -> String {
     match App::of_target(name.target) {
         App::Default => name.to_string(),
-        App::Other => {
+        App::Other | App::Third => {
             let target = name.target % TARGETS_COUNT;
             let writer = 0;
             let twin = EntryName {
@@ -171,6 +176,8 @@ pub(crate) fn write(options: &Options, run: &Rc<Run>, stage: &Rc<Stage>) {
             run: Rc::clone(run),
             stage: Rc::clone(stage),
             app,
+            // Now, so that the first has the number that [`key`] takes, and not a writer by `XADD`.
+            numbers: Numbers::of_new_writer(run),
             every: each(0.75, BACKENDS_COUNT),
             // By Redis' clock, which may be anything.
             may_delay: options.clocks_behind == 0,

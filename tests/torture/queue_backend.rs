@@ -40,6 +40,7 @@ pub(crate) struct QueueBackend {
     pub(crate) run: Rc<Run>,
     pub(crate) stage: Rc<Stage>,
     pub(crate) app: App,
+    pub(crate) numbers: Numbers,
     /// Between two entries, in the mean.
     pub(crate) every: Duration,
     pub(crate) may_delay: bool,
@@ -63,9 +64,8 @@ enum Answered {
 
 impl QueueBackend {
     /// Hands over until the run is over.
-    pub(crate) async fn write(self, seed: u64) {
+    pub(crate) async fn write(mut self, seed: u64) {
         let mut random = StdRng::seed_from_u64(seed);
-        let mut numbers = Numbers::of_new_writer(&self.run);
         let mut next = Instant::now();
         loop {
             sleep_until(next).await;
@@ -77,7 +77,7 @@ impl QueueBackend {
             next = Instant::now() + self.every * count;
             let list: Vec<_> = (0..count)
                 .map(|_| {
-                    let name = numbers.any(&mut random, self.app, self.may_delay);
+                    let name = self.numbers.any(&mut random, self.app, self.may_delay);
                     let body = body(name, random.random_range(DUE_IN_MS));
                     let is_doubtful = false;
                     Open {

@@ -117,7 +117,9 @@ fn places(history: &History, all: &All, verdict: &mut Verdict) -> Places {
             if App::of_target(name.target) != App::of_target(*target) {
                 let what = format!("{name} stands in target {target}, which is of the other app");
                 verdict.found(Wrong::BetweenApps, what);
-            } else if known.is_none() || is_refused || name.target != *target {
+                continue;
+            }
+            if known.is_none() || is_refused || name.target != *target {
                 let what = format!("{name} stands in target {target}, handed over: {known:?}");
                 verdict.found(Wrong::QueuePhantom, what);
             }

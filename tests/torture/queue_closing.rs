@@ -14,6 +14,7 @@ use super::closing::{page, within};
 use super::history::{EntryName, Event};
 use super::queue;
 use super::queue_backend::TRIES_AFTER_END;
+use super::queue_redis::{Told, Wire};
 use super::run::Run;
 use super::speech::position;
 use super::stage::Stage;
@@ -25,12 +26,16 @@ const MOVED_WITHIN: Duration = Duration::from_secs(30);
 /// Longest wait until nodes say so.
 const TOLD_WITHIN: Duration = Duration::from_secs(10);
 
+/// The topic of the entry that is dead as it comes. Nothing else is for it.
+const PLANTED: &str = "queued:planted";
+
 /// See the module.
 pub(crate) async fn close(run: &Run, stage: &Stage) {
     if !within(ENDED_WITHIN, async || run.queue_open.get() == 0).await {
         let open = run.queue_open.get();
         run.broken(format!("{open} entries of the queue have no end"));
     }
+    plant(run, stage).await;
     let path = "/v1/queue?partitions=true";
     let mut left = Value::Null;
     let is_empty = async || {
@@ -64,7 +69,36 @@ pub(crate) async fn close(run: &Run, stage: &Stage) {
     futures_util::future::join_all(nodes).await;
 }
 
-/// Reads the dead letters of an app.
+/// Adds an entry of the other app that is dead as it comes, so that there is a dead letter that the
+/// first app must not be shown.
+async fn plant(run: &Run, stage: &Stage) {
+    let mut wire = Wire::to(&stage.redis_doors, queue::PARTITIONS_COUNT);
+    let partition = queue::partition_of(App::Other, PLANTED);
+    let (stream, app) = (format!("ff:q:{{{partition}}}:normal"), App::Other.word());
+    let words = [
+        "XADD",
+        &stream,
+        "*",
+        "app",
+        app,
+        "topic",
+        PLANTED,
+        "data",
+        "0",
+        "expires_at",
+        "1",
+    ];
+    let command = words.map(str::to_owned).to_vec();
+    let is_taken = within(TOLD_WITHIN, async || {
+        let told = wire.ask(partition, std::slice::from_ref(&command)).await;
+        matches!(told.first(), Some(Told::Ok(_)))
+    });
+    if !is_taken.await {
+        run.broken("an entry that is dead as it comes could not be added".to_owned());
+    }
+}
+
+/// Reads the dead letters of an app: there is that which was planted in the other one, and no more.
 async fn dead(run: &Run, stage: &Stage, app: App) {
     let dead = page(stage, 0, app, "/v1/queue/dead?limit=1000").await;
     match dead["letters"].as_array() {
@@ -74,9 +108,17 @@ async fn dead(run: &Run, stage: &Stage, app: App) {
             ));
         }
         Some(letters) => {
-            for letter in letters {
+            let is_planted = |letter: &&Value| letter.to_string().contains(PLANTED);
+            for letter in letters.iter().filter(|letter| !is_planted(letter)) {
                 let what = letter.to_string();
                 run.push(Event::QueueDead { what });
+            }
+            let planted = letters.iter().filter(is_planted).count();
+            if app == App::Other && planted == 0 {
+                run.broken(format!("the other app has no dead letter: {dead}"));
+            } else if app != App::Other && planted > 0 {
+                let what = format!("a dead letter of the other app is shown: {dead}");
+                run.push(Event::BetweenApps { what });
             }
         }
         None => run.broken(format!("there are no dead letters: {dead}")),

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use fanfare_protocol::ids::Position;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
+use serde_json::Value;
 
 use super::app::App;
 use super::checker::Wrong;
@@ -66,6 +67,10 @@ pub(crate) struct Run {
     pub(crate) living: Living,
     /// No new publications.
     pub(crate) is_over: Cell<bool>,
+    /// The sessions of clients, by app.
+    sessions: RefCell<FxHashMap<String, App>>,
+    /// The sessions that were shown as members, and in which app.
+    shown: RefCell<FxHashSet<(App, String)>>,
     /// How long the data of publications by session is.
     pub(crate) data_bytes: Cell<usize>,
     sabotage: Option<Sabotage>,
@@ -88,6 +93,8 @@ impl Run {
             queue_open: Cell::new(0),
             queue_writers: Cell::new(0),
             living: Living::default(),
+            sessions: RefCell::default(),
+            shown: RefCell::default(),
             is_over: Cell::new(false),
             data_bytes: Cell::new(DATA_BYTES),
             sabotage,
@@ -104,6 +111,33 @@ impl Run {
     /// Adds what happens now.
     pub(crate) fn push(&self, event: Event) {
         self.history.borrow_mut().push(self.now(), event);
+    }
+
+    /// A session of a client began.
+    pub(crate) fn began(&self, app: App, session: &str) {
+        let mut sessions = self.sessions.borrow_mut();
+        sessions.insert(session.to_owned(), app);
+    }
+
+    /// A session was shown as a member, as one that came, or as one that left.
+    pub(crate) fn shown(&self, app: App, member: &Value) {
+        if let Some(session) = member["session"].as_str() {
+            let mut shown = self.shown.borrow_mut();
+            shown.insert((app, session.to_owned()));
+        }
+    }
+
+    /// Adds each session that was shown in another app than its own. At the end: a session may be
+    /// shown before its client knows its name.
+    pub(crate) fn judge_shown(&self) {
+        let sessions = self.sessions.borrow();
+        for (app, session) in &*self.shown.borrow() {
+            if let Some(own) = sessions.get(session).filter(|own| *own != app) {
+                let (own, app) = (own.word(), app.word());
+                let what = format!("session {session} of {own} was shown as a member in {app}");
+                self.push(Event::BetweenApps { what });
+            }
+        }
     }
 
     /// Adds something that must not be, and says so at once.

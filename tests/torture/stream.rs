@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use fanfare_protocol::ids::Position;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::app::App;
 use super::checker::{Publication, Publications, Stream, Verdict, Wrong};
 use super::history::{ClientIndex, Event, Id, Outcome, Topic};
+use super::retained::app_of;
 
 /// Everything needed to judge one stream.
 pub(crate) struct Judge<'a> {
@@ -96,12 +96,15 @@ impl Judge<'_> {
         }
         match self.publications.get(&id) {
             None => {
-                let (wrong, what) = match self.app_of(id) {
+                let (wrong, what) = match app_of(self.published, self.topics, id) {
                     None => (Wrong::Phantom, what("got the unpublished")),
                     Some(app) if app == self.topic.app => {
                         (Wrong::Misdirected, what("got from another topic"))
                     }
-                    Some(_) => (Wrong::BetweenApps, what("got from the other app")),
+                    Some(_) => {
+                        seen.ids.insert(id);
+                        (Wrong::BetweenApps, what("got from the other app"))
+                    }
                 };
                 return self.verdict.found(wrong, what);
             }
@@ -132,13 +135,6 @@ impl Judge<'_> {
         }
         seen.last = position;
         seen.highest = seen.highest.max(position);
-    }
-
-    /// The app in which this was published, if it was.
-    fn app_of(&self, id: Id) -> Option<App> {
-        let mut topics = self.published.iter().zip(self.topics);
-        let found = topics.find(|(published, _)| published.contains_key(&id));
-        found.map(|(_, topic)| topic.app)
     }
 
     fn joined(&mut self, seen: &mut Seen, since: Position, recovered: bool, position: Position) {

@@ -115,6 +115,8 @@ fn text_of_apps<'a>(apps: impl Iterator<Item = (&'a App, &'a Arc<AppSettings>)>)
             namespaces,
             inbox,
             everyone,
+            // It says which of the stored ones it is, not what is kept.
+            life: _,
         } = &**settings;
         let mut kept = String::new();
         push(&mut kept, AUTH, &access::of_auth(auth, auth));

@@ -190,7 +190,7 @@ async fn apps_start_from_what_this_node_does_and_not_from_what_its_file_says_by_
     assert_eq!(settings.namespaces["default"], start.namespaces["default"]);
     assert_eq!(settings.inbox, start.inbox);
     // What is stored starts from the same.
-    let stored = rig.replaced.keeper.judge(b"{}").unwrap();
+    let stored = rig.replaced.keeper.judge().read(b"{}").unwrap();
     assert_eq!(stored.namespaces["default"], start.namespaces["default"]);
     assert!(!stored.auth.anonymous);
 }

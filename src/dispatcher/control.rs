@@ -40,7 +40,7 @@ impl Dispatcher {
             Ok(ControlMessage {
                 request: Request::Revoked,
                 ..
-            }) => self.revocations.ring(),
+            }) => self.revocations.hear(),
             Err(error) => {
                 self.metrics.control.control_ignored.add(1);
                 tracing::debug!(

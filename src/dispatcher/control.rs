@@ -40,7 +40,7 @@ impl Dispatcher {
             Ok(ControlMessage {
                 request: Request::Revoked,
                 ..
-            }) => self.revocations.ring(),
+            }) => self.revocations.hear(),
             Ok(ControlMessage {
                 request: Request::AppsSet,
                 ..

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use crate::revocation::planted::{self, Planted};
 use crate::tasks::{self, Fault};
 
 use super::millis;
 
 /// With `--dev` a part can be made to panic or to hang, for tests of whole nodes:
-/// `PLANTED_PANIC=PART@MS`, `PLANTED_HANG=PART@MS+MS`.
+/// `PLANTED_PANIC=PART@MS`, `PLANTED_HANG=PART@MS+MS`; and revocation to miss its doorbells, for so
+/// long out of twice as long, and never to read without one: `PLANTED_DEAF=MS`, `PLANTED_NEVER_POLLS=1`.
 pub(super) fn plant() {
+    plant_in_revocation();
     let planted = |name| {
         let planted = std::env::var(name).ok()?;
         let (part, times) = planted.split_once('@')?;
@@ -31,4 +34,23 @@ pub(super) fn plant() {
         );
         tasks::plant(part, Fault::Hang(lasts), after);
     }
+}
+
+fn plant_in_revocation() {
+    let of = |name| std::env::var(name).ok();
+    let deaf = of("PLANTED_DEAF").and_then(|ms| ms.parse().ok());
+    let never_polls = of("PLANTED_NEVER_POLLS").is_some();
+    if deaf.is_none() && !never_polls {
+        return;
+    }
+    tracing::warn!(
+        event = "deafness_planted",
+        deaf_ms = deaf.unwrap_or(0),
+        never_polls,
+        "revocation will miss doorbells"
+    );
+    planted::plant(Planted {
+        deaf: deaf.map(Duration::from_millis),
+        never_polls,
+    });
 }

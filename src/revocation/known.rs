@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use super::KEPT_BEYOND_MS;
 use super::news::News;
+use super::planted;
 use super::reader::{CHANGES_MAX, Next, Page, Reader};
 use super::table::{Bearer, Table};
 use crate::telemetry::revocation_metrics::RevocationMetrics;
@@ -253,6 +254,13 @@ impl Revocations {
     /// Something was added to the store: read it now.
     pub fn ring(&self) {
         self.shared.doorbell.notify_one();
+    }
+
+    /// Another node rang.
+    pub fn hear(&self) {
+        if !planted::is_deaf() {
+            self.ring();
+        }
     }
 
     /// Returns when it was rung. Cancel-safe.

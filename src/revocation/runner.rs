@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::adding::{Added, Adding, Asked, Mended, Mending};
 use super::known::Revocations;
+use super::planted;
 use super::reader::{BACK, Next, PAGE, Reader, STAGGER_MAX};
 use super::store::{Store, StoreError};
 use super::{ENTRIES_ALL_MAX, ENTRIES_BACK_MAX, Row};
@@ -70,7 +71,7 @@ impl Runner {
         loop {
             // Both waits are cancel-safe: a ring that is lost to the tick is answered by its reading.
             tokio::select! {
-                _ = looks.tick() => {}
+                _ = looks.tick(), if planted::polls() || self.known.read_at().is_none() => {}
                 () = self.rung(last_at) => {}
             }
             last_at = Some(Instant::now());

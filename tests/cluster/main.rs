@@ -40,6 +40,7 @@ mod reaping_told;
 mod rebalance;
 mod revocation;
 mod revocation_cost;
+mod revocation_weather;
 mod rig;
 mod rolling;
 mod rust_client;

@@ -5,8 +5,8 @@
 //! workers were told of revocations. Out: a window in which the dispatcher takes neither events nor
 //! answers. It ends when a reading that was begun in it was told to the workers, whose queues carry
 //! that before any delivery behind it, or after [`WINDOW_MAX`]: the master of `{rv}` may be away while
-//! others work. A node that has read nothing for too long, because it stood still, holds back once in
-//! the same way. [`HeldBack`] is pure. Bounds: one batch of events and one answer are kept; the feed's
+//! others work. A node that has read nothing for too long, or whose workers were not told for as long,
+//! because it stood still, holds back once in the same way. [`HeldBack`] is pure. Bounds: one batch of events and one answer are kept; the feed's
 //! queue is bounded and names what it lost. Where revocations are in no store nothing is held back.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -150,7 +150,9 @@ impl Dispatcher {
 
     fn look_at_reading(&mut self) {
         let was_open = self.held_back.is_open();
-        let is_unread = self.revocations.unread().is_some();
+        // Not by what was read: after a node stood still its reader is quicker than who tells the workers.
+        let revocations = &self.revocations;
+        let is_unread = revocations.unread().is_some() || !revocations.is_told(self.now);
         if self.held_back.looks(is_unread, self.now) && !was_open {
             self.revocations.await_told(self.held_back.window());
         }

@@ -103,9 +103,14 @@ impl Worker {
                 delay.note(&message);
                 bytes += message.bytes_count();
                 let (before, delivery) = (counters.deliveries.get(), TracedTurn::of(&message));
+                let is_news = matches!(message, Inbound::Revoked(_));
                 self.handle(message);
                 if let Some(delivery) = delivery.filter(|_| counters.deliveries.get() > before) {
                     traced.reached(delivery);
+                }
+                if is_news {
+                    // Sessions look at their tokens before anything that stands behind is theirs.
+                    break;
                 }
             }
             if !traced.is_empty() {

@@ -323,3 +323,42 @@ async fn a_user_is_put_out_also_where_memory_is_used_up() {
     let error = refusal(&node, &ada).await;
     assert_eq!(error["message"], "the token was revoked: get a new one");
 }
+
+#[tokio::test]
+async fn a_node_that_stood_still_sends_nothing_that_was_published_after_the_answer() {
+    let redis = RedisServer::start().await;
+    let nodes = three_nodes(&redis).await;
+    let users: Vec<_> = (0..8).map(|number| format!("still-{number}")).collect();
+    let mut sessions = Vec::new();
+    for user in &users {
+        sessions.push(session(&nodes[2], &token(user, 10)).await);
+    }
+    let mut other = session(&nodes[2], &token("other", 10)).await;
+    nodes[2].signal("STOP");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    for user in &users {
+        let answer = revoke(&nodes[0], user).await;
+        assert!(
+            matches!(answer.status.as_u16(), 200 | 202),
+            "{}",
+            answer.text()
+        );
+    }
+    let body = json!({"users": users, "data": "secret"});
+    assert_eq!(
+        http::post(nodes[0].api, "/v1/publish", &body).await.status,
+        200
+    );
+    let body = json!({"user": "other", "data": "hello"});
+    assert_eq!(
+        http::post(nodes[0].api, "/v1/publish", &body).await.status,
+        200
+    );
+    nodes[2].signal("CONT");
+    for (user, session) in users.iter().zip(&mut sessions) {
+        while let Some(event) = session.next().await {
+            assert_ne!(event["type"], "message", "{user} got {event}");
+        }
+    }
+    assert_eq!(other.message("@other").await["data"], "hello");
+}

@@ -185,6 +185,7 @@ impl Revoking {
             Added::Stored(issued_before) => issued_before,
             Added::Full(count) => return Ok(Err(count)),
         };
+        self.known.stored(&names, issued_before);
         self.known.ring();
         Ok(Ok(Stored {
             names,

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use super::KEPT_BEYOND_MS;
+use super::adding::Asked;
 use super::news::News;
+use super::own::Own;
 use super::planted;
 use super::reader::{CHANGES_MAX, Next, Page, Reader};
 use super::table::{Bearer, Table};
@@ -82,6 +84,7 @@ struct Shared {
     /// Somebody waits for [`Shared::told`].
     is_awaited: AtomicBool,
     held: Mutex<Holding>,
+    own: Mutex<Own>,
     /// Before this nothing that sessions send is held back, unless somebody waits: milliseconds after
     /// [`ORIGIN`].
     fresh_to_ms: AtomicU64,
@@ -256,6 +259,34 @@ impl Revocations {
         self.shared.doorbell.notify_one();
     }
 
+    /// Somebody here waits for a reading.
+    fn ask(&self) {
+        if planted::polls() {
+            self.ring();
+        }
+    }
+
+    /// The store has taken these of this node, all of them before this second.
+    pub fn stored(&self, names: &[Box<str>], issued_before: u64) {
+        if self.is_shared() {
+            lock(&self.shared.own).add(names, issued_before, Instant::now());
+        }
+    }
+
+    /// What this node had stored and the last reading did not bring.
+    pub(super) fn lacking(&self) -> Vec<Asked> {
+        let mut own = lock(&self.shared.own);
+        let Some(read_at) = self.read_at().filter(|_| !own.is_empty()) else {
+            return Vec::new();
+        };
+        let table = self.shared.table.read();
+        let table = table.unwrap_or_else(PoisonError::into_inner);
+        own.read(read_at, |asked| {
+            let issued_before = asked.issued_before.unwrap_or(u64::MAX);
+            table.changed_at(&asked.name, issued_before).is_some()
+        })
+    }
+
     /// Another node rang.
     pub fn hear(&self) {
         if !planted::is_deaf() {
@@ -281,7 +312,7 @@ impl Revocations {
         let is_awaited = since.is_some();
         self.shared.is_awaited.store(is_awaited, Ordering::Release);
         if is_awaited {
-            self.ring();
+            self.ask();
         }
     }
 
@@ -306,7 +337,7 @@ impl Revocations {
         let (is_unread, read_at) = (self.unread().is_some(), self.read_at());
         let mut held = lock(&self.shared.held);
         if is_unread && held.unread.is_none() {
-            self.ring();
+            self.ask();
         }
         held.unread = is_unread.then(|| held.unread.unwrap_or(now));
         let since = held.after_break.max(held.unread)?;

@@ -30,6 +30,7 @@ pub mod adding;
 pub mod known;
 pub mod memory;
 pub mod news;
+pub mod own;
 pub mod planted;
 pub mod progress;
 pub mod reader;

@@ -88,7 +88,10 @@ impl Runner {
             let is_late = begun_at.elapsed() >= FIRST_WITHIN;
             self.tell(&outcome, is_late, &mut told);
             match outcome {
-                Ok(()) => self.lengthen(&reader).await,
+                Ok(()) => {
+                    self.store_again().await;
+                    self.lengthen(&reader).await;
+                }
                 // Where it is not away, no other node could read it either: this one stays out.
                 Err(error) if error.is_lasting() => {
                     self.mend(None, Vec::new()).await;
@@ -217,6 +220,25 @@ impl Runner {
             "Redis lacked revocations that this node knows, and got them back"
         );
         true
+    }
+
+    /// Gives the store what it had taken of this node and lost before anybody read it.
+    async fn store_again(&self) {
+        let lacking = self.known.lacking();
+        for asked in lacking.chunks(BACK) {
+            match self.store.add(&self.adding(asked.to_vec())).await {
+                Ok(_) => self.known.metrics().restored.add(asked.len() as u64),
+                Err(error) => return self.retained(&error),
+            }
+        }
+        if !lacking.is_empty() {
+            tracing::warn!(
+                event = "revocations_restored",
+                count = lacking.len(),
+                "Redis had taken revocations of this node and lost them before they were read, and got them back"
+            );
+            self.known.ring();
+        }
     }
 
     /// Lets the store put itself right. What it cannot do now it is asked again. Returns whether it

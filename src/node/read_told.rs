@@ -116,7 +116,7 @@ impl Saying {
         if let Err(error) = &said {
             let error = error as &(dyn std::error::Error + 'static);
             tracing::debug!(
-                event = "revocations_unsaid",
+                event = "revocation_reading_missed",
                 error,
                 "how far revocations were read could not be said, and will be said again"
             );

@@ -4,8 +4,7 @@
 //! how far this node has read, and how far its workers were told. The table lies under a lock that is
 //! held for one judgement or one page. A node that could not read for so long that others may call it
 //! dead takes no token: it may have missed a revocation that was promised to hold everywhere. So may one
-//! that has not read since it became a member: others promised without it before. What sessions send then
-//! waits for a reading, for [`HELD_MAX`] at the most.
+//! that has not read since it became a member. What sessions send then waits for a reading, [`HELD_MAX`] at most.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -10,8 +10,9 @@ use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::form::WireForm;
 use fanfare_protocol::ids::SessionId;
 
-use super::hub::Reference;
+use super::hub::{Member, Mode, Reference};
 use super::outbox::Outbox;
+use super::outgoing::Outgoing;
 use super::stream::Stream;
 
 /// What a session must look at. Several things may have happened since it last looked.
@@ -72,6 +73,37 @@ impl SessionSlot {
     pub(super) fn catch_up(&mut self) {
         self.catching_up = true;
         self.notify(|n| n.room = true);
+    }
+
+    /// Whether a member takes this delivery live. One that catches up notes how urgent it is.
+    pub(super) fn takes(
+        &mut self,
+        member: &mut Member,
+        outgoing: &Outgoing,
+        has_history: bool,
+    ) -> bool {
+        match &mut member.mode {
+            Mode::Starting { .. } => false,
+            Mode::Push { after }
+                if has_history && outgoing.prev < *after && *after < outgoing.position =>
+            {
+                // A page had brought it `after`, and the stream went on without that: the broker lost
+                // it. The next page says so.
+                member.mode = Mode::pull(*after, outgoing.priority());
+                self.catch_up();
+                false
+            }
+            Mode::Push { after } => {
+                outgoing.position > *after && outgoing.exclude() != Some(self.id)
+            }
+            Mode::Pull { urgency, .. } => {
+                if outgoing.priority() > *urgency {
+                    *urgency = outgoing.priority();
+                    self.catch_up();
+                }
+                false
+            }
+        }
     }
 
     pub(super) fn end(&mut self, reason: CloseReason) {

@@ -16,11 +16,11 @@ use tokio::sync::mpsc;
 use super::delay::Delay;
 use super::encode::FramesOf;
 use super::handle::Inbound;
-use super::hub::{Member, Mode, SessionKey, TopicKey};
+use super::hub::{Mode, SessionKey, TopicKey};
 use super::lead::fail_over;
 use super::outgoing::{self, Outgoing};
 use super::traced::TracedTurn;
-use super::{SessionSlot, State, Worker, wheel};
+use super::{State, Worker, wheel};
 use crate::broker::interest::WishNumber;
 use crate::lifecycle::{Lifecycle, LifecycleReceiver};
 use crate::tasks::turns::{self, Stamp};
@@ -212,7 +212,7 @@ impl Worker {
             let Some(entry) = sessions.get_mut(member.session) else {
                 continue;
             };
-            if !takes(member, entry, outgoing, has_history) {
+            if !entry.takes(member, outgoing, has_history) {
                 continue;
             }
             if !entry.outbox.has_room_for(outgoing, self.bound) {
@@ -453,35 +453,6 @@ impl Worker {
             for entry in state.sessions.values_mut() {
                 entry.end(CloseReason::Draining);
             }
-        }
-    }
-}
-
-/// Whether a member takes this delivery live. One that catches up notes how urgent it is.
-fn takes(
-    member: &mut Member,
-    entry: &mut SessionSlot,
-    outgoing: &Outgoing,
-    has_history: bool,
-) -> bool {
-    match &mut member.mode {
-        Mode::Starting { .. } => false,
-        Mode::Push { after }
-            if has_history && outgoing.prev < *after && *after < outgoing.position =>
-        {
-            // A page had brought it `after`, and the stream went on without that: the broker lost
-            // it. The next page says so.
-            member.mode = Mode::pull(*after, outgoing.priority());
-            entry.catch_up();
-            false
-        }
-        Mode::Push { after } => outgoing.position > *after && outgoing.exclude() != Some(entry.id),
-        Mode::Pull { urgency, .. } => {
-            if outgoing.priority() > *urgency {
-                *urgency = outgoing.priority();
-                entry.catch_up();
-            }
-            false
         }
     }
 }

@@ -27,6 +27,7 @@ use sha1::{Digest as _, Sha1};
 use fanfare_protocol::ids::{App, User};
 
 pub mod adding;
+pub mod back;
 pub mod known;
 pub mod memory;
 pub mod news;

@@ -134,12 +134,22 @@ impl Reader {
         self.whole.map(|_| self.cursor)
     }
 
+    /// The number to ask for what is new with.
+    #[must_use]
+    pub fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
     /// Takes an answer to that. Returns whether nothing else is new.
     pub fn take_new(&mut self, page: &Page, table: &mut Table, news: &mut News) -> bool {
         for row in &page.rows {
             if table.take(row) {
                 news.add(&row.name);
             }
+        }
+        // What is read while everything is comes once more.
+        if self.whole.is_none() {
+            self.remember(page);
         }
         self.cursor = page.up_to.unwrap_or(self.cursor);
         page.found < PAGE
@@ -183,9 +193,7 @@ impl Reader {
         let room = UNREADABLE_MAX.saturating_sub(self.unreadable.len());
         self.unreadable
             .extend(page.unreadable.iter().take(room).cloned());
-        self.changes.extend(page.rows.iter().map(|row| row.at));
-        let surplus = self.changes.len().saturating_sub(CHANGES_MAX);
-        self.changes.drain(..surplus);
+        self.remember(page);
         let is_full = page.found >= PAGE;
         match &mut self.whole {
             None => {
@@ -236,6 +244,12 @@ impl Reader {
                 Next::WriteBack(lacking)
             }
         }
+    }
+
+    fn remember(&mut self, page: &Page) {
+        self.changes.extend(page.rows.iter().map(|row| row.at));
+        let surplus = self.changes.len().saturating_sub(CHANGES_MAX);
+        self.changes.drain(..surplus);
     }
 
     fn agree(&mut self) {

@@ -12,9 +12,10 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use super::adding::{Added, Adding, Asked, Mended, Mending};
+use super::back::Back;
 use super::known::Revocations;
 use super::planted;
-use super::reader::{BACK, Next, PAGE, Reader, STAGGER_MAX};
+use super::reader::{Next, PAGE, Reader, STAGGER_MAX};
 use super::store::{Store, StoreError};
 use super::{ENTRIES_ALL_MAX, ENTRIES_BACK_MAX, Row};
 use crate::telemetry::fields::List;
@@ -179,7 +180,9 @@ impl Runner {
                     self.known.take(&page, reader)
                 }
                 Next::WriteBack(rows) => {
-                    let is_taken = self.write_back(&rows).await;
+                    // All that the store has was read: what it lost this node had already.
+                    self.known.looked(new_at);
+                    let is_taken = self.write_back(rows, reader, &mut new_at).await?;
                     reader.written_back(is_taken)
                 }
                 Next::Mend { seen, unreadable } => {
@@ -201,25 +204,49 @@ impl Runner {
         Ok(())
     }
 
-    /// Gives the store what it lacks. False: it takes no more entries, or nothing at the moment.
-    async fn write_back(&self, rows: &[Row]) -> bool {
-        for rows in rows.chunks(BACK) {
+    /// Gives the store what it lacks, and reads between the chunks what is new: revocations count at once,
+    /// and what others have written back need not be written again. False: the store takes no more
+    /// entries, or nothing at the moment. `new_at`: when what is new was asked for last.
+    async fn write_back(
+        &self,
+        rows: Vec<Row>,
+        reader: &mut Reader,
+        new_at: &mut Instant,
+    ) -> Result<bool, StoreError> {
+        let mut count = 0;
+        let mut chance = |below: usize| rand::random::<u64>() as usize % below;
+        let mut back = Back::new(rows, &mut chance);
+        loop {
+            let rows = back.chunk();
+            if rows.is_empty() {
+                break;
+            }
             let adding = self.adding(rows.iter().map(Asked::from).collect());
             match self.store.add(&adding).await {
                 Ok(Added::Stored(_)) => self.known.metrics().restored.add(rows.len() as u64),
-                Ok(Added::Full(_)) => return false,
+                Ok(Added::Full(_)) => return Ok(false),
                 Err(error) => {
                     self.retained(&error);
-                    return false;
+                    return Ok(false);
+                }
+            }
+            count += rows.len();
+            for _ in 0..PAGES_MAX {
+                let begun_at = Instant::now();
+                let page = self.store.read(reader.cursor()).await?;
+                back.saw(&page);
+                if self.known.take_new(&page, reader, begun_at) {
+                    *new_at = begun_at;
+                    break;
                 }
             }
         }
         tracing::warn!(
             event = "revocations_restored",
-            count = rows.len(),
-            "Redis lacked revocations that this node knows, and got them back"
+            count,
+            "Redis lacked revocations that this node knows, and got them back from it or from others"
         );
-        true
+        Ok(true)
     }
 
     /// Gives the store what it had taken of this node and lost before anybody read it.
@@ -318,6 +345,7 @@ impl Runner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::revocation::reader::Page;
     use fanfare_testkit::wait;
 
     fn runner(known: &Revocations) -> Runner {
@@ -356,6 +384,57 @@ mod tests {
         })
         .await;
         task.abort();
+    }
+
+    #[tokio::test]
+    async fn while_a_node_writes_back_it_reads_and_leaves_out_what_others_have_written() {
+        let known = Revocations::clustered(Duration::from_secs(5));
+        let runner = runner(&known);
+        let asked = |number: usize| Asked {
+            name: format!("u default user-{number}").into(),
+            issued_before: Some(5),
+            until_ms: None,
+        };
+        let all = runner.adding((0..3_000).map(asked).collect());
+        let before = Store::memory();
+        before.add(&all).await.expect("an answer");
+        let mut rows = Vec::new();
+        for _ in 0..3 {
+            let since = rows.last().map_or(0, |row: &Row| row.at);
+            rows.extend(before.read(since).await.expect("an answer").rows);
+        }
+        assert_eq!(rows.len(), 3_000);
+        let mut reader = Reader::default();
+        assert_eq!(known.take(&Page::default(), &mut reader), Next::Settled);
+        known.settled(Instant::now(), &reader);
+        // Another node has written back most of it by then, and somebody was put out.
+        let others = runner.adding(rows[..2_800].iter().map(Asked::from).collect());
+        runner.store.add(&others).await.expect("an answer");
+        let eve = Asked {
+            name: "u default eve".into(),
+            ..asked(0)
+        };
+        let eve = runner.adding(vec![eve]);
+        runner.store.add(&eve).await.expect("an answer");
+        known.joined();
+        assert!(known.unread().is_some(), "it has lost its lease as well");
+        let is_taken = runner
+            .write_back(rows, &mut reader, &mut Instant::now())
+            .await;
+        assert!(is_taken.expect("an answer"));
+        let restored = known.metrics().restored.get();
+        assert!((200..=700).contains(&restored), "{restored}");
+        assert_eq!(known.size().0, 3_001, "what is new was read");
+        assert_eq!(known.unread(), None, "these readings count");
+        let next = reader.written_back(true);
+        let Next::Ask(since) = next else {
+            panic!("{next:?}")
+        };
+        let page = runner.store.read(since).await.expect("an answer");
+        assert_eq!(known.take(&page, &mut reader), Next::Settled);
+        known.settled(Instant::now(), &reader);
+        let eve: Box<str> = "u default eve".into();
+        assert!(known.covers(known.read_to(), &[eve], 5), "and is promised");
     }
 
     #[test]

@@ -20,6 +20,9 @@ const FORGOTTEN: usize = 1_000;
 /// For so long the longest that a node said holds for all.
 const SAID_FOR_MS: u64 = 3_600_000;
 
+/// Most times that are remembered at which entries began to be kept for less long.
+const FALLS_MAX: usize = 16;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
@@ -52,6 +55,14 @@ fn unix_ms() -> u64 {
     u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// From when an entry is kept that asks for this, unix milliseconds; 0: it asks for no time.
+fn from_ms(issued_before: u64) -> u64 {
+    match issued_before {
+        ..ANY_TIME => issued_before * 1_000,
+        ANY_TIME.. => 0,
+    }
+}
+
 /// What a store holds.
 #[derive(Debug, Clone, Default)]
 pub struct Held {
@@ -63,6 +74,8 @@ pub struct Held {
     /// For how long entries are kept, and when a node said so last.
     kept_ms: u64,
     said_ms: u64,
+    /// For how long they were kept before that fell, and the last number then; the longest first.
+    falls: Vec<(u64, u64)>,
 }
 
 impl Held {
@@ -72,6 +85,12 @@ impl Held {
         let is_over = now_ms.saturating_sub(self.said_ms) > SAID_FOR_MS;
         let mine = adding.kept_ms;
         if self.kept_ms == 0 || mine == self.kept_ms || (mine < self.kept_ms && is_over) {
+            if mine < self.kept_ms {
+                self.falls.retain(|(long_ms, _)| *long_ms > self.kept_ms);
+                self.falls.push((self.kept_ms, self.last));
+                self.falls
+                    .drain(..self.falls.len().saturating_sub(FALLS_MAX));
+            }
             (self.kept_ms, self.said_ms) = (mine, now_ms);
         }
         let kept_ms = mine.max(self.kept_ms);
@@ -90,12 +109,7 @@ impl Held {
                 .max(adding.clock_s);
             let so_far = clock_s + 1 + adding.leeway_s;
             let issued_before = asked.issued_before.unwrap_or(so_far);
-            let from_ms = if issued_before < ANY_TIME {
-                issued_before * 1_000
-            } else {
-                0
-            };
-            let usual_ms = now_ms.max(from_ms) + kept_ms;
+            let usual_ms = now_ms.max(from_ms(issued_before)) + kept_ms;
             let until_ms = asked.until_ms.unwrap_or(usual_ms).max(self.forgot_ms + 1);
             let mark = Mark {
                 issued_before,
@@ -111,24 +125,33 @@ impl Held {
         Added::Stored(least.unwrap_or_default())
     }
 
-    /// Lengthens what is kept for less long than the caller keeps entries. Nothing else can be wrong
-    /// here.
+    /// Lengthens what was made to be kept for less long than the caller keeps entries. Nothing else can be
+    /// wrong here.
     pub fn mend(&mut self, mending: &Mending, now_ms: u64) -> Mended {
-        let longer_ms = mending.kept_ms.saturating_sub(self.kept_ms);
-        if self.kept_ms > 0 && longer_ms > 0 {
+        let mine = mending.kept_ms;
+        if self.kept_ms > 0 && mine > self.kept_ms {
             let rows: Vec<_> = self
                 .rows
                 .iter()
-                .map(|(name, (mark, _))| (name.clone(), *mark))
+                .map(|(name, (mark, at))| (name.clone(), *mark, mine - self.kept_of(*at).min(mine)))
                 .collect();
             let mut number = (now_ms * 1_024).max(self.last + 1);
-            for (name, mark) in rows {
-                let until_ms = mark.until_ms + longer_ms;
+            for (name, mark, longer_ms) in rows {
+                let most_ms = now_ms.max(from_ms(mark.issued_before)) + mine;
+                let until_ms = (mark.until_ms + longer_ms).min(most_ms);
                 number += u64::from(self.put(&name, Mark { until_ms, ..mark }, number));
             }
+            self.falls.retain(|(long_ms, _)| *long_ms > mine);
         }
-        (self.kept_ms, self.said_ms) = (self.kept_ms.max(mending.kept_ms), now_ms);
+        (self.kept_ms, self.said_ms) = (self.kept_ms.max(mine), now_ms);
         Mended::Done(0, Vec::new())
+    }
+
+    /// For how long an entry is kept whose last change has this number.
+    fn kept_of(&self, number: u64) -> u64 {
+        let falls = self.falls.iter().filter(|(_, last)| number <= *last);
+        let longest = falls.map(|(long_ms, _)| *long_ms).max();
+        longest.unwrap_or_default().max(self.kept_ms)
     }
 
     /// Returns whether that changed anything.
@@ -185,5 +208,72 @@ impl Held {
             kept_ms: self.kept_ms,
             ..Page::of(rows.collect())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::revocation::adding::Asked;
+
+    const HOUR_MS: u64 = 3_600_000;
+    const DAY_MS: u64 = 24 * HOUR_MS;
+
+    fn adding(names: &[&str], kept_ms: u64) -> Adding {
+        let asked = names.iter().map(|name| Asked {
+            name: (*name).into(),
+            issued_before: Some(5),
+            until_ms: None,
+        });
+        Adding {
+            asked: asked.collect(),
+            kept_ms,
+            most: 100,
+            ..Adding::default()
+        }
+    }
+
+    #[test]
+    fn an_entry_is_lengthened_only_where_it_was_made_to_last_shorter() {
+        let (mut held, mut now_ms) = (Held::default(), DAY_MS);
+        let until = |held: &Held, name: &str| held.rows[name].0.until_ms;
+        held.add(&adding(&["long"], 7 * DAY_MS), now_ms, 0);
+        let mut made = vec![("long".to_owned(), now_ms + 7 * DAY_MS)];
+        for time in 0..5 {
+            // The node with the long life is away, and one with a shorter takes a call; then another, shorter still.
+            for kept_ms in [DAY_MS, HOUR_MS] {
+                now_ms += 2 * HOUR_MS;
+                let name = format!("{time} {kept_ms}");
+                held.add(&adding(&[&name], kept_ms), now_ms, 0);
+                made.push((name, now_ms + 7 * DAY_MS));
+            }
+            // It comes back in two steps.
+            for kept_ms in [2 * DAY_MS, 7 * DAY_MS] {
+                let mending = Mending {
+                    kept_ms,
+                    ..Mending::default()
+                };
+                held.mend(&mending, now_ms);
+            }
+            for (name, until_ms) in &made {
+                assert_eq!(until(&held, name), *until_ms, "{name} after {time}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_of_which_nobody_knows_how_it_was_made_lasts_no_longer_than_a_new_one() {
+        let (mut held, now_ms) = (Held::default(), DAY_MS);
+        held.add(&adding(&[], HOUR_MS), now_ms, 0);
+        // It was written back with the end that it had.
+        let mut back = adding(&["back"], HOUR_MS);
+        back.asked[0].until_ms = Some(now_ms + 6 * DAY_MS);
+        held.add(&back, now_ms, 0);
+        let mending = Mending {
+            kept_ms: 7 * DAY_MS,
+            ..Mending::default()
+        };
+        held.mend(&mending, now_ms);
+        assert_eq!(held.rows["back"].0.until_ms, now_ms + 7 * DAY_MS);
     }
 }

@@ -2,7 +2,8 @@
 -- Adds entries, or makes them stronger, and forgets some that have ended. All of them or none, and also where memory is
 -- full: they are few, and whoever fills it must not be the one who cannot be put out.
 -- KEYS 1 entries (name -> ISSUED_BEFORE UNTIL_MS NUMBER) 2 names by the number of their last change 3 names by their end
--- 4 sum of prints, last number, up to which end all is forgotten, for how long entries are kept, when a node said so
+-- 4 sum of prints, last number, up to which end all is forgotten, for how long entries are kept, when a node said so, and for
+-- how long they were kept before that fell, with the last number then: LONGER_MS:NUMBER of each, the longest first
 -- ARGV 1 most entries 2 how long one is kept, ms 3 a number below the new ones 4 0 to 1023, at random
 -- 5 the caller's clock, s 6 how far it may be behind this one 7 how far ahead of it a token may have been issued, s
 -- then for each: name, issued before or '' for all that may have been issued so far, end in ms or '' for the usual
@@ -13,7 +14,7 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local clock = tonumber(ARGV[5])
 local next_s = math.max(clock, math.min(math.floor(now / 1000), clock + tonumber(ARGV[6]))) + 1 + tonumber(ARGV[7])
-local known = redis.call('HMGET', about, 'sum', 'last', 'forgot', 'kept', 'said')
+local known = redis.call('HMGET', about, 'sum', 'last', 'forgot', 'kept', 'said', 'fell')
 local function number_of(text)
   local n = tonumber(text or '0') or 0
   return n >= 0 and n < 9007199254740992 and n or 0
@@ -42,6 +43,15 @@ end
 -- that, mend.lua has to lengthen first what is there.
 local mine = tonumber(ARGV[2])
 if kept == 0 or mine == kept or (mine < kept and now - said > HOUR_MS) then
+  if mine < kept then
+    -- What was made so far is kept for longer, and must not be lengthened again when a node keeps entries longer.
+    local falls = {}
+    for longer, number in string.gmatch(known[6] or '', '(%d+):(%d+)') do
+      if tonumber(longer) > kept then falls[#falls + 1] = longer .. ':' .. number end
+    end
+    falls[#falls + 1] = text(kept) .. ':' .. text(last)
+    redis.call('HSET', about, 'fell', table.concat(falls, ' ', math.max(1, #falls - 15)))
+  end
   kept, said = mine, now
   redis.call('HSET', about, 'kept', text(kept), 'said', text(said))
 end

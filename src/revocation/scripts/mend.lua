@@ -2,7 +2,7 @@
 -- Puts right what other hands or a loss of single keys made of the entries, and lengthens them: goes through all of them.
 -- KEYS as add.lua has them   ARGV 1 entries 2 sum of prints, as whoever asks has read them, or '' and '' 3 least ms since this
 -- was done last 4 how long the caller keeps entries, ms, then names that it cannot read
--- What lasts shorter than the caller wants is lengthened by as much. A name without an entry that can be read is dropped:
+-- What was made to last shorter than the caller wants is lengthened by as much, once. A name without an entry that can be read is dropped:
 -- who knows it writes it back.
 -- Returns {'changed'}: others than those that were read are there; {'soon'}; {'mended', dropped, the first names of these}
 local entries, changes, ends, about = unpack(KEYS)
@@ -24,11 +24,27 @@ for i, kind in ipairs({'hash', 'zset', 'zset', 'hash'}) do
     was_other = true
   end
 end
-local known = redis.call('HMGET', about, 'sum', 'last', 'kept', 'mended')
+local known = redis.call('HMGET', about, 'sum', 'last', 'kept', 'mended', 'fell')
 local is_same = text(redis.call('HLEN', entries)) == ARGV[1] and text(number_of(known[1])) == ARGV[2]
 if ARGV[1] ~= '' and not is_same and not was_other then return {'changed'} end
 local kept, mine = number_of(known[3]), tonumber(ARGV[4])
 local longer = (kept > 0 and mine > kept) and mine - kept or 0
+-- For how long an entry is kept whose last change has this number.
+local falls = {}
+for long, number in string.gmatch(known[5] or '', '(%d+):(%d+)') do falls[#falls + 1] = {tonumber(long), tonumber(number)} end
+local function kept_of(number)
+  local long = kept
+  for _, fall in ipairs(falls) do
+    if number <= fall[2] then long = math.max(long, fall[1]) end
+  end
+  return long
+end
+local function longer_end(until_ms, issued_before, number)
+  if longer == 0 then return until_ms end
+  local from = issued_before < 253402300800 and issued_before * 1000 or 0
+  local wanted = until_ms + math.max(0, mine - kept_of(number))
+  return math.max(until_ms, math.min(wanted, math.max(now, from) + mine))
+end
 local since = now - number_of(known[4])
 if longer == 0 and since >= 0 and since < tonumber(ARGV[3]) then return {'soon'} end
 
@@ -53,11 +69,11 @@ for i = 1, #all, 2 do
   local issued_before, until_ms, number = string.match(all[i + 1], '^(%d+) (%d+) (%d+)$')
   if is_number(issued_before) and is_number(until_ms) and is_number(number) then
     is_there[name] = true
-    local ends_at = tonumber(until_ms) + longer
+    local ends_at = longer_end(tonumber(until_ms), tonumber(issued_before), tonumber(number))
     local mark = issued_before .. ' ' .. text(ends_at)
     sum = (sum + tonumber(string.sub(redis.sha1hex(name .. ' ' .. mark), 1, 12), 16)) % PRINTS
     last = math.max(last, tonumber(number))
-    if longer > 0 or tonumber(redis.call('ZSCORE', changes, name) or '-1') ~= tonumber(number) then
+    if ends_at > tonumber(until_ms) or tonumber(redis.call('ZSCORE', changes, name) or '-1') ~= tonumber(number) then
       moved[#moved + 1] = {name, mark, ends_at}
     else
       redis.call('ZADD', ends, until_ms, name)
@@ -78,7 +94,13 @@ for _, key in ipairs({changes, ends}) do
   end
 end
 redis.call('HSET', about, 'sum', text(sum), 'last', text(last), 'mended', text(now))
-if longer > 0 or kept == 0 then redis.call('HSET', about, 'kept', text(mine), 'said', text(now)) end
+if longer > 0 or kept == 0 then
+  local left = {}
+  for _, fall in ipairs(falls) do
+    if fall[1] > mine then left[#left + 1] = text(fall[1]) .. ':' .. text(fall[2]) end
+  end
+  redis.call('HSET', about, 'kept', text(mine), 'said', text(now), 'fell', table.concat(left, ' '))
+end
 local answer = {'mended', text(dropped)}
 for _, name in ipairs(names) do answer[#answer + 1] = name end
 return answer

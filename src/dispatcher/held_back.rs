@@ -6,8 +6,8 @@
 //! answers. It ends when a reading that was begun in it was told to the workers, whose queues carry
 //! that before any delivery behind it, or after [`WINDOW_MAX`]: the master of `{rv}` may be away while
 //! others work. A node that has read nothing for too long, or whose workers were not told for as long,
-//! because it stood still, holds back once in the same way. [`HeldBack`] is pure. Bounds: one batch of events and one answer are kept; the feed's
-//! queue is bounded and names what it lost. Where revocations are in no store nothing is held back.
+//! because it stood still, holds back once in the same way. [`HeldBack`] is pure. Bounds: one batch of
+//! events and one answer are kept; the feed's queue is bounded and names what it lost. Where revocations are in no store nothing is held back.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -79,6 +79,8 @@ impl HeldBack {
         let end = if told.is_some_and(|begun_at| begun_at >= opened_at) {
             WaitEnd::Read
         } else if now >= opened_at + WINDOW_MAX {
+            // Nobody was told for as long: that opens no further window.
+            self.is_unread = true;
             WaitEnd::Late
         } else {
             return None;
@@ -241,6 +243,7 @@ mod tests {
         assert_eq!(held.window(), Some(start));
         assert_eq!(held.settle(None, start + WINDOW_MAX), Some(WaitEnd::Late));
         assert!(!held.is_open());
+        assert!(!held.looks(true, start + WINDOW_MAX), "once for both");
     }
 
     #[test]

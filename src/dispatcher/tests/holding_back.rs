@@ -11,6 +11,7 @@ use crate::telemetry::revocation_metrics::WaitEnd;
 fn known() -> Revocations {
     let known = Revocations::clustered(Duration::from_secs(60));
     known.settled(Instant::now(), &Reader::default());
+    known.tell(known.read_at());
     known
 }
 
@@ -104,6 +105,25 @@ async fn a_node_that_stood_still_for_too_long_holds_back_though_no_feed_broke() 
     let room = topic(ROOM);
     let start = rig.join(0, &room).await;
     known.settled(Instant::now() - Duration::from_secs(60), &Reader::default());
+    let first = rig.publish(&room).await;
+    held(&known).await;
+    rig.gets_nothing().await;
+    known.settled(Instant::now(), &Reader::default());
+    known.tell(known.read_at());
+    rig.gets(0, start, first).await;
+    assert_eq!(ends(&known), [1, 0]);
+}
+
+#[tokio::test]
+async fn what_was_read_and_not_told_to_the_workers_does_not_count() {
+    let known = known();
+    let mut rig = Rig::revoking(known.clone());
+    let room = topic(ROOM);
+    let start = rig.join(0, &room).await;
+    // The node stands still, and its reader goes on before anybody else.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    known.settled(Instant::now(), &Reader::default());
+    assert_eq!(known.unread(), None);
     let first = rig.publish(&room).await;
     held(&known).await;
     rig.gets_nothing().await;

@@ -240,7 +240,7 @@ mod tests {
         held.add(&adding(&["long"], 7 * DAY_MS), now_ms, 0);
         let mut made = vec![("long".to_owned(), now_ms + 7 * DAY_MS)];
         for time in 0..5 {
-            // The node with the long life is away, and one with a shorter takes a call; then another, shorter still.
+            // The node with the long life is away, and others with shorter lives take calls.
             for kept_ms in [DAY_MS, HOUR_MS] {
                 now_ms += 2 * HOUR_MS;
                 let name = format!("{time} {kept_ms}");

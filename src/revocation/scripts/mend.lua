@@ -2,8 +2,8 @@
 -- Puts right what other hands or a loss of single keys made of the entries, and lengthens them: goes through all of them.
 -- KEYS as add.lua has them   ARGV 1 entries 2 sum of prints, as whoever asks has read them, or '' and '' 3 least ms since this
 -- was done last 4 how long the caller keeps entries, ms, then names that it cannot read
--- What was made to last shorter than the caller wants is lengthened by as much, once. A name without an entry that can be read is dropped:
--- who knows it writes it back.
+-- What was made to last shorter than the caller wants is lengthened by as much, once. A name without an entry that can be
+-- read is dropped: who knows it writes it back.
 -- Returns {'changed'}: others than those that were read are there; {'soon'}; {'mended', dropped, the first names of these}
 local entries, changes, ends, about = unpack(KEYS)
 local PRINTS = 281474976710656

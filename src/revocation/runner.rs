@@ -15,7 +15,7 @@ use super::adding::{Added, Adding, Asked, Mended, Mending};
 use super::back::Back;
 use super::known::Revocations;
 use super::planted;
-use super::reader::{Next, PAGE, Reader, STAGGER_MAX};
+use super::reader::{BACK, Next, PAGE, Reader, STAGGER_MAX};
 use super::store::{Store, StoreError};
 use super::{ENTRIES_ALL_MAX, ENTRIES_BACK_MAX, Row};
 use crate::telemetry::fields::List;

@@ -26,7 +26,7 @@ step() {
 }
 
 # beside NAME COMMAND...: starts what runs at the lowest priority while the next steps do, and keeps what
-# it prints. finish_beside waits for all of it, prints it, and fails where one of them did.
+# it prints. finish_beside waits for all of it, prints it, what failed at the end, and fails where one did.
 BESIDE_PIDS=()
 BESIDE_LOGS=()
 beside() {
@@ -39,12 +39,15 @@ beside() {
 }
 
 finish_beside() {
-    local i failed=0
+    local i failed=()
     for i in "${!BESIDE_PIDS[@]}"; do
-        wait "${BESIDE_PIDS[$i]}" || failed=1
-        cat "${BESIDE_LOGS[$i]}"
+        if wait "${BESIDE_PIDS[$i]}"; then
+            cat "${BESIDE_LOGS[$i]}"
+        else
+            failed+=("${BESIDE_LOGS[$i]}")
+        fi
     done
-    return "$failed"
+    [ ${#failed[@]} -eq 0 ] || { cat "${failed[@]}"; return 1; }
 }
 
 # It begins when cargo has nothing to build for the tests any more: both would wait for one lock.
@@ -53,11 +56,11 @@ lints() {
     cargo clippy --workspace --all-targets -- -D warnings
 }
 
-# Of what deploys Fanfare all that starts no node; scripts/test-long has the rest.
+# Of what deploys Fanfare all that starts no node and judges no times; scripts/test-long has the rest.
 check_deployment() {
     local part
-    scripts/check-deploy helm k8s terraform || return 1
-    for part in image compose systemd balancers; do
+    scripts/check-deploy helm k8s || return 1
+    for part in terraform image compose systemd balancers; do
         "tests/deploy/check-$part" --static || return 1
     done
 }
